@@ -1,0 +1,143 @@
+"""What serves: base models, adapters, aliases, rollouts, guardrail policies."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class BaseModel(models.Model):
+    """A base model an operator entered: where it is, and the digest of its files."""
+
+    name = models.CharField(max_length=120, unique=True)
+    source = models.CharField(max_length=400)  # a local path or a Hugging Face id
+    revision = models.CharField(max_length=64, blank=True)
+    digest = models.CharField(max_length=64, blank=True)  # of the file manifest; empty for a hub id not fetched yet
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = _("base model")
+        verbose_name_plural = _("base models")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Adapter(models.Model):
+    """A LoRA adapter with its evidence: no row without a signed statement over its files."""
+
+    class State(models.TextChoices):
+        REGISTERED = "registered", _("Registered")
+        LOADED = "loaded", _("Loaded")
+        RETIRED = "retired", _("Retired")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.PROTECT, related_name="adapters")
+    name = models.SlugField(max_length=60)
+    version = models.PositiveIntegerField()
+    base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="adapters")
+    path = models.CharField(max_length=400)
+    digest = models.CharField(max_length=64)  # of the file manifest; the statement's subject
+    statement = models.ForeignKey("attestation.Statement", on_delete=models.PROTECT, related_name="+")
+    metrics = models.JSONField(default=dict)  # of the evaluation that came with it
+    state = models.CharField(max_length=10, choices=State, default=State.REGISTERED)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "name", "version"], name="one_adapter_version")]
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name}-v{self.version}"
+
+    @property
+    def engine_name(self) -> str:
+        """The name under which the engine knows it; unique across tenants."""
+        return f"{self.tenant.slug}.{self.name}-v{self.version}"
+
+
+class Alias(models.Model):
+    """A stable model name of a tenant: routes to a champion and, by weight, to a challenger."""
+
+    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="aliases")
+    name = models.SlugField(max_length=60)
+    base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="+")
+    champion = models.ForeignKey(
+        Adapter, on_delete=models.PROTECT, related_name="+", null=True, blank=True
+    )  # null: the base model
+    challenger = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
+    challenger_bp = models.PositiveIntegerField(default=0)  # weight in 1/10,000
+    salt = models.CharField(max_length=32, default="", blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_alias"),
+            models.CheckConstraint(condition=models.Q(challenger_bp__lte=10_000), name="weight_is_a_share"),
+        ]
+        ordering = ["name"]
+        verbose_name_plural = "aliases"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Rollout(models.Model):
+    """A canary of one adapter behind one alias. One active rollout per alias."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("Running")
+        DONE = "done", _("Promoted")
+        ROLLED_BACK = "rolled_back", _("Rolled back")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    alias = models.ForeignKey(Alias, on_delete=models.CASCADE, related_name="rollouts")
+    adapter = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="rollouts")
+    state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
+    weight_bp = models.PositiveIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["alias"], condition=models.Q(state="running"), name="one_active_rollout")
+        ]
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.alias}: {self.adapter} {self.weight_bp / 100:g} %"
+
+
+class RolloutEvent(models.Model):
+    """The history of a rollout. Append-only."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(auto_now_add=True)
+    actor = models.ForeignKey("tenants.User", on_delete=models.PROTECT, related_name="+", null=True)
+    state = models.CharField(max_length=12)
+    weight_bp = models.PositiveIntegerField()
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["at"]
+
+
+class GuardrailPolicy(models.Model):
+    """One version of a tenant's YAML policy; the newest valid version is in force."""
+
+    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="policies")
+    version = models.PositiveIntegerField()
+    text = models.TextField()
+    digest = models.CharField(max_length=64)
+    created_by = models.ForeignKey("tenants.User", on_delete=models.PROTECT, related_name="+", null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "version"], name="one_policy_version")]
+        ordering = ["-version"]
+        verbose_name_plural = "guardrail policies"
+
+    def __str__(self) -> str:
+        return f"v{self.version}"

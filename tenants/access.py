@@ -1,0 +1,60 @@
+"""Who may enter a tenant and do what. Every query of a view starts at `request.tenant`; a stranger gets 404."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+
+from tenants.models import Member, Tenant, User
+
+View = Callable[..., HttpResponse]
+ALL_ROLES = frozenset(Member.Role.values)
+# What a role may do. An operator may do everything in every tenant.
+CAPABILITIES: dict[str, frozenset[str]] = {
+    "read": ALL_ROLES,
+    "review": frozenset({"owner", "engineer", "reviewer"}),
+    "engineer": frozenset({"owner", "engineer"}),
+    "keys": frozenset({"owner", "engineer", "developer"}),
+    "call": frozenset({"owner", "engineer", "developer"}),
+    "own": frozenset({"owner"}),
+}
+
+
+def role_of(user: User, tenant: Tenant) -> str | None:
+    """The role of `user` in `tenant`; an operator counts as owner; None for a stranger."""
+    member = Member.objects.filter(tenant=tenant, user=user).first()
+    return member.role if member else "owner" if user.is_superuser else None
+
+
+def can(role: str, capability: str) -> bool:
+    return role in CAPABILITIES[capability]
+
+
+def enter(request: Any, slug: str) -> HttpResponse | None:
+    """Sets request.tenant and request.role, or sends to login, or raises Http404 for a stranger."""
+    if not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    tenant = Tenant.objects.filter(slug=slug).first()
+    role = tenant and role_of(request.user, tenant)
+    if not tenant or not role or tenant.status == Tenant.Status.CLOSED:
+        raise Http404
+    request.tenant, request.role = tenant, role
+    return None
+
+
+def requires(capability: str) -> Callable[[View], View]:
+    """A view that only roles with `capability` may use; another member gets 403."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not can(request.role, capability):  # type: ignore[attr-defined]  # set by enter()
+                raise PermissionDenied
+            return view(request, *args, **kwargs)
+
+        return guarded
+
+    return decorate
