@@ -1,0 +1,104 @@
+"""The last stages: a tenant developer's calls by the official `openai` client, the ledger, a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from attestation import keyring, receipts
+from paramstack_site.demo import people
+from paramstack_site.demo.stages import Scene, StageFailed, wait_for
+from tenants import ledger
+from tenants.models import UsageEvent
+from training.models import Prompt
+
+CALLS = 24
+MAX_TOKENS = 48
+
+
+@dataclass
+class Answer:
+    """What the caller saw; the ledger must say the same."""
+
+    request_id: str
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+def call(scene: Scene) -> str:
+    """Plain and streaming calls with the tenant's key, each for another end user, so that the canary sees some."""
+    import openai
+
+    address = f"http://{settings.HOST}:{settings.PORT}/v1"
+    client = openai.OpenAI(base_url=address, api_key=scene.kept.api_keys["acme"], max_retries=0, timeout=60)
+    prompts = list(Prompt.objects.filter(dataset__tenant=scene.tenant).order_by("number")[:CALLS])
+    answers = []
+    for number, prompt in enumerate(prompts):
+        ask = stream if number % 2 else plain
+        answers.append(ask(client, prompt.text, f"demo-user-{number}"))
+        scene.progress(number + 1, CALLS, "")
+    check_ledger(scene, answers)
+    rows = UsageEvent.objects.filter(request_id__in=[answer.request_id for answer in answers])
+    arms = {arm: rows.filter(arm=arm).count() for arm in ("champion", "challenger")}
+    cost = sum(row.cost_nano for row in rows)
+    tokens = sum(row.input_tokens + row.output_tokens for row in rows)
+    scene.figures["calls"] = len(answers)
+    return (
+        f"{len(answers)} calls: champion {arms['champion']}, challenger {arms['challenger']}; "
+        f"{tokens} tokens, ${cost / 1e9:.6f} in the ledger, equal to what the client saw"
+    )
+
+
+def plain(client: object, text: str, user: str) -> Answer:
+    raw = client.chat.completions.with_raw_response.create(  # type: ignore[attr-defined]
+        model=people.ALIAS, messages=[{"role": "user", "content": text}], max_tokens=MAX_TOKENS, user=user
+    )
+    completion = raw.parse()
+    usage = completion.usage
+    content = completion.choices[0].message.content
+    return Answer(raw.headers["x-request-id"], content, usage.prompt_tokens, usage.completion_tokens)
+
+
+def stream(client: object, text: str, user: str) -> Answer:
+    raw = client.chat.completions.with_raw_response.create(  # type: ignore[attr-defined]
+        model=people.ALIAS,
+        messages=[{"role": "user", "content": text}],
+        max_tokens=MAX_TOKENS,
+        user=user,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    parts: list[str] = []
+    usage = None
+    for chunk in raw.parse():
+        parts += [choice.delta.content or "" for choice in chunk.choices]
+        usage = chunk.usage or usage
+    if usage is None:
+        raise StageFailed("A streamed answer came without its usage chunk. The engine's log in var/log says more.")
+    return Answer(raw.headers["x-request-id"], "".join(parts), usage.prompt_tokens, usage.completion_tokens)
+
+
+def check_ledger(scene: Scene, answers: list[Answer]) -> None:
+    """Every call is one row with the tokens and the digest of the text that the caller saw."""
+    ids = [answer.request_id for answer in answers]
+    wait_for(
+        lambda: UsageEvent.objects.filter(tenant=scene.tenant, request_id__in=ids).count() == len(ids),
+        "the ledger writer to book the calls",
+    )
+    for answer in answers:
+        row = UsageEvent.objects.get(request_id=answer.request_id)
+        seen = (answer.input_tokens, answer.output_tokens, hashlib.sha256(answer.text.encode()).hexdigest())
+        booked = (row.input_tokens, row.output_tokens, row.answer_digest)
+        if seen != booked:
+            raise StageFailed(f"The ledger row of {answer.request_id} says {booked}; the client saw {seen}.")
+    scene.figures["request_id"] = ids[-1]
+
+
+def verify_receipt(scene: Scene) -> str:
+    request_id = scene.figures["request_id"]
+    receipt = ledger.receipt(scene.tenant, request_id)
+    receipts.verify(receipt, keyring.public_keys())
+    return f"receipt of {request_id} verified: its row, the path to the signed batch root, the signature"

@@ -1,0 +1,114 @@
+"""Two tenants, their members, one key each. The demo's password and keys are kept in `var/secrets`, mode 0600."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from inference.models import Alias, BaseModel, GuardrailPolicy
+from tenants import keys
+from tenants.models import NANO, Budget, Member, Price, Quota, Tenant, User
+
+BASE = "demo-base"
+ALIAS = "destek"
+TENANTS = (("acme", "Acme", 120, 50), ("globex", "Globex", 60, 20))  # slug, name, requests a minute, dollars a month
+REVIEWER = "demo-reviewer"
+
+
+@dataclass
+class Secrets:
+    """What the demo shows: one password for its people, one API key for each tenant."""
+
+    password: str
+    api_keys: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def path() -> Path:
+        return Path(settings.VAR) / "secrets" / "demo.json"
+
+    @classmethod
+    def load(cls) -> Secrets:
+        try:
+            return cls(**json.loads(cls.path().read_text()))
+        except FileNotFoundError:
+            return cls(password=secrets.token_urlsafe(9))
+
+    def save(self) -> None:
+        draft = self.path().with_suffix(".draft")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(self.__dict__, file)
+        draft.replace(self.path())
+
+
+def settle_in(kept: Secrets) -> dict[str, Tenant]:
+    """Creates what is missing: operator, tenants, members, quotas, budgets, prices, a policy and one key a tenant."""
+    person("operator", kept, is_staff=True, is_superuser=True)
+    tenants = {slug: move_in(kept, slug, name, rate, dollars) for slug, name, rate, dollars in TENANTS}
+    prices = json.loads((settings.ROOT / "data" / "prices.json").read_text())
+    for model, price in prices.items():
+        Price.objects.get_or_create(
+            model=model,
+            defaults={
+                "input_nano_per_mtok": dollars_to_nano(price["input"]),
+                "output_nano_per_mtok": dollars_to_nano(price["output"]),
+                "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
+            },
+        )
+    kept.save()
+    return tenants
+
+
+def dollars_to_nano(text: str) -> int:
+    """An exact decimal of dollars as integer nano-dollars."""
+    whole, _, fraction = text.partition(".")
+    return int(whole) * NANO + int(fraction.ljust(9, "0")[:9])
+
+
+def person(username: str, kept: Secrets, **flags: Any) -> User:
+    user, created = User.objects.get_or_create(username=username, defaults=flags)
+    if created:
+        user.set_password(kept.password)
+        user.save()
+    return user
+
+
+@transaction.atomic
+def move_in(kept: Secrets, slug: str, name: str, requests_per_minute: int, dollars: int) -> Tenant:
+    tenant, _ = Tenant.objects.get_or_create(slug=slug, defaults={"name": name})
+    for role in Member.Role.values:
+        username = role if slug == "acme" else f"{slug}-{role}"
+        Member.objects.get_or_create(tenant=tenant, user=person(username, kept), defaults={"role": role})
+    if slug == "acme":
+        Member.objects.get_or_create(
+            tenant=tenant, user=person(REVIEWER, kept), defaults={"role": Member.Role.REVIEWER}
+        )
+    Quota.objects.get_or_create(tenant=tenant, defaults={"requests_per_minute": requests_per_minute})
+    Budget.objects.get_or_create(tenant=tenant, defaults={"monthly_nano": dollars * NANO})
+    adopt_default_policy(tenant)
+    if slug not in kept.api_keys:
+        _, kept.api_keys[slug] = keys.create(tenant, "demo")
+    return tenant
+
+
+def adopt_default_policy(tenant: Tenant) -> None:
+    from inference.guardrails import policy
+
+    if not tenant.policies.exists():
+        text = policy.DEFAULT.read_text()
+        GuardrailPolicy.objects.create(tenant=tenant, version=1, text=text, digest=policy.parse(text).digest)
+
+
+def open_alias(tenant: Tenant) -> Alias:
+    """The tenant's stable model name; until a rollout it answers with the base model."""
+    base = BaseModel.objects.get(name=BASE)
+    return Alias.objects.get_or_create(
+        tenant=tenant, name=ALIAS, defaults={"base": base, "salt": secrets.token_hex(8)}
+    )[0]
