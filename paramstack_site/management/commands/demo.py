@@ -124,10 +124,10 @@ def farewell(console: Console, figures: dict[str, Any], exit: bool) -> None:
     console.print(f"  Open      {address}/t/acme/")
     console.print(f"  Log in    engineer / {kept.password}   (reviewer, owner, auditor, operator: the same password)")
     console.print("  Call it")
-    body = json.dumps(
-        {"model": people.ALIAS, "messages": [{"role": "user", "content": "LoRA adaptörü nedir?"}]}, ensure_ascii=False
-    )
-    curl = f"curl {address}/v1/chat/completions -H 'Authorization: Bearer {kept.api_keys['acme']}' -H 'Content-Type: application/json' -d '{body}'"
+    question = [{"role": "user", "content": "LoRA adaptörü nedir?"}]
+    body = json.dumps({"model": people.ALIAS, "messages": question}, ensure_ascii=False)
+    headers = f"-H 'Authorization: Bearer {kept.api_keys['acme']}' -H 'Content-Type: application/json'"
+    curl = f"curl {address}/v1/chat/completions {headers} -d '{body}'"
     console.print(curl, soft_wrap=True, markup=False)
     console.print("\n  Look first at the overview, then at the pairs that wait for you: /t/acme/review/")
     if not exit:
