@@ -29,9 +29,10 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="jobs")
     kind = models.CharField(max_length=12, choices=Kind)
+    config = models.JSONField(default=dict)  # what a kind without a row of its own needs to know
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     attempt = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)  # queued: until when its message is given time to arrive
     cancel_requested = models.BooleanField(default=False)
     stage = models.CharField(max_length=40, blank=True)
     done = models.PositiveIntegerField(default=0)
@@ -102,6 +103,7 @@ class RlaifRun(models.Model):
     dataset = models.ForeignKey(PromptDataset, on_delete=models.PROTECT, related_name="rlaif_runs")
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="rlaif_run")
     config = models.JSONField()  # generators, judges, num_responses
+    summary = models.JSONField(default=dict)  # what came out: candidates and verdicts by source, pairs, notes
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="one_rlaif_name")]
@@ -198,14 +200,17 @@ class Verdict(models.Model):
 
 
 class Review(models.Model):
-    """One person's decision on one pair; the newest one of a reviewer counts. Append-only."""
+    """One person's decision on one pair; the newest one counts, and an empty one takes it back. Append-only."""
 
     pair = models.ForeignKey(PreferencePair, on_delete=models.CASCADE, related_name="reviews")
     reviewer = models.ForeignKey("tenants.User", on_delete=models.PROTECT, related_name="reviews")
-    choice = models.CharField(max_length=8, choices=Choice)
+    choice = models.CharField(max_length=8, choices=Choice, blank=True)
     left = models.CharField(max_length=1, choices=[("a", "a"), ("b", "b")])  # which candidate stood on the left
     seconds = models.FloatField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
 
 
 class Export(models.Model):
