@@ -15,6 +15,15 @@ class SigningKey(models.Model):
     encrypted_private_key = models.TextField()
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    is_current = models.BooleanField(default=False)  # signs new statements
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["is_current"], condition=models.Q(is_current=True), name="one_current_key"),
+            models.CheckConstraint(
+                condition=models.Q(is_current=False) | models.Q(revoked_at=None), name="revoked_key_is_not_current"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.key_id[:12]

@@ -21,7 +21,11 @@ class Migration(migrations.Migration):
                 ('encrypted_private_key', models.TextField()),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),
+                ('is_current', models.BooleanField(default=False)),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(condition=models.Q(('is_current', True)), fields=('is_current',), name='one_current_key'), models.CheckConstraint(condition=models.Q(('is_current', False), ('revoked_at', None), _connector='OR'), name='revoked_key_is_not_current')],
+            },
         ),
         migrations.CreateModel(
             name='Statement',
