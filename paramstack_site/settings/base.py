@@ -114,13 +114,20 @@ CELERY_TASK_ROUTES = {"training.tasks.gpu_*": {"queue": "gpu"}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
-    "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0},
-    "reconcile-engine": {"task": "inference.tasks.reconcile_engine", "schedule": 15.0},
+    # They expire, or a queue that stood still would work off every tick it missed.
+    "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0, "options": {"expires": 10}},
+    "reconcile-engine": {"task": "inference.tasks.reconcile_engine", "schedule": 15.0, "options": {"expires": 15}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
 ARTIFACTS = VAR / "artifacts"  # adapters, exports, checkpoints
-ENGINE_URL = os.environ.get("ENGINE_URL", "http://127.0.0.1:8041")
+ENGINE_PORT = int(os.environ.get("ENGINE_PORT", "8041"))
+ENGINE_URL = os.environ.get("ENGINE_URL", f"http://127.0.0.1:{ENGINE_PORT}")
+# What the embedded stack runs itself: only what no address of another one is set for.
+ENGINE_EMBEDDED = "ENGINE_URL" not in os.environ
+REDIS_EMBEDDED = False
+ENGINE_MODEL = VAR / "models" / "demo-base"
+SERVE_STATIC = False  # a web server in front serves STATIC_ROOT
 ANTHROPIC_API_KEY = os.environ.get("ANTHROPIC_API_KEY", "")
 ANTHROPIC_BASE_URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
 HOST = os.environ.get("HOST", "127.0.0.1")

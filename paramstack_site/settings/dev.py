@@ -1,8 +1,11 @@
 """The embedded default: nothing to set, loopback only, secrets generated into `var/` with mode 0600."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
+
+from paramstack_site import embedded
 
 from .base import *  # noqa: F403  (settings modules are assembled this way by design)
 from .base import HOST, VAR, database
@@ -16,10 +19,8 @@ def kept_secret(path: Path) -> str:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(48))
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
         draft.unlink()
     return path.read_text()
 
@@ -29,5 +30,7 @@ SECRET_KEY = kept_secret(VAR / "secrets" / "django")
 MASTER_KEY = kept_secret(VAR / "secrets" / "master")
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", HOST]
 DATABASES = database(f"sqlite:///{VAR / 'paramstack.sqlite3'}")
-REDIS_URL = os.environ.get("REDIS_URL", f"unix://{VAR / 'redis' / 'redis.sock'}")
+REDIS_EMBEDDED = "REDIS_URL" not in os.environ
+REDIS_URL = os.environ.get("REDIS_URL", embedded.url(VAR))
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
+SERVE_STATIC = True

@@ -20,7 +20,8 @@ DEBUG = False
 SECRET_KEY = required("SECRET_KEY")
 MASTER_KEY = required("MASTER_KEY")
 ALLOWED_HOSTS = required("ALLOWED_HOSTS").split(",")
-CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS]
+# A leading dot allows every subdomain, which an origin writes as `*.`.
+CSRF_TRUSTED_ORIGINS = [f"https://{'*' if host.startswith('.') else ''}{host}" for host in ALLOWED_HOSTS]
 required("DATABASE_URL")
 DATABASES = database("")
 REDIS_URL = required("REDIS_URL")

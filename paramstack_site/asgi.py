@@ -1,0 +1,82 @@
+"""The dispatcher: `/v1` is the gateway's, everything else Django's. Owns startup and shutdown of both."""
+
+# ruff: noqa: E402  (Django must be set up before the models are imported)
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "paramstack_site.settings.dev")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()  # before anything that needs the models
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.db import DatabaseError, close_old_connections, connection
+from inference.gateway.app import Gateway
+from inference.gateway.snapshot import Snapshot
+
+from inference import snapshots
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def load_snapshot(key_id: str) -> Snapshot | None:
+    """Runs in a thread of the gateway's; gives the connection back, or it would outlive its server."""
+    close_old_connections()
+    try:
+        return snapshots.load(key_id)
+    finally:
+        close_old_connections()
+
+
+def database_answers() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return False
+    finally:
+        close_old_connections()
+    return True
+
+
+gateway = Gateway(load_snapshot, settings.REDIS_URL, settings.ENGINE_URL)
+site = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+    elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
+        await gateway(scope, receive, send)
+    elif scope["path"] == "/healthz":
+        await healthz(send)
+    else:
+        await site(scope, receive, send)
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """ASGI lifespan protocol 2.0: the gateway connects before the first call, and drains after the last."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await gateway.startup()
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await gateway.shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def healthz(send: Send) -> None:
+    """200 when the process answers and reaches its database, else 503."""
+    works = await sync_to_async(database_answers, thread_sensitive=False)()
+    headers = [(b"content-type", b"text/plain"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200 if works else 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok\n" if works else b"no database\n"})

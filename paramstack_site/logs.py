@@ -1,0 +1,78 @@
+"""The merged log: follows the log file of every program and prints each line behind the program's name."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+COLOURS = [36, 32, 33, 35, 34, 96, 92, 95]
+PAUSE = 0.2  # seconds between two looks
+
+
+class Follower:
+    """Lines that are appended to `paths` from now on, also across rotation."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
+        self.files: dict[str, TextIO] = {}
+        self.rest: dict[str, str] = {}
+        for name, path in paths.items():
+            if path.exists():
+                self.files[name] = path.open(errors="replace")
+                self.files[name].seek(0, os.SEEK_END)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(program, line) pairs written since the last call."""
+        return [(name, line) for name in self.paths for line in self.fresh(name)]
+
+    def fresh(self, name: str) -> list[str]:
+        text = self.files[name].read() if name in self.files else ""
+        if self.rotated(name):
+            if name in self.files:
+                self.files.pop(name).close()
+            self.files[name] = self.paths[name].open(errors="replace")
+            text += self.files[name].read()
+        *lines, self.rest[name] = (self.rest.get(name, "") + text).split("\n")
+        return lines
+
+    def rotated(self, name: str) -> bool:
+        """Whether the path leads to another file than the one that is open."""
+        try:
+            current = self.paths[name].stat().st_ino
+        except FileNotFoundError:
+            return False
+        return name not in self.files or os.fstat(self.files[name].fileno()).st_ino != current
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+class Printer(threading.Thread):
+    """Prints the merged log until `finish()`."""
+
+    def __init__(self, paths: Mapping[str, Path], write: Callable[[str], object], colour: bool) -> None:
+        super().__init__(name="merged-log", daemon=True)
+        self.follower = Follower(paths)
+        self.write = write
+        self.width = max(map(len, paths))
+        self.colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(paths)} if colour else {}
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        while not self.done.wait(PAUSE):
+            self.print()
+        self.print()
+        self.follower.close()
+
+    def print(self) -> None:
+        for name, line in self.follower.lines():
+            label = f"{name:<{self.width}} |"
+            if name in self.colours:
+                label = f"\033[{self.colours[name]}m{label}\033[0m"
+            self.write(f"{label} {line}\n")
+
+    def finish(self) -> None:
+        self.done.set()
+        self.join()

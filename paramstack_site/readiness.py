@@ -1,0 +1,59 @@
+"""Whether each program of the starting stack does its work: asked from outside, the way its users would."""
+
+import http.client
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import redis
+from django.conf import settings
+
+from paramstack_site import programs
+
+Check = Callable[[], bool]
+PATIENCE = 2.0  # seconds for one question
+
+
+def checks() -> dict[str, Check]:
+    """One question per name; it answers True when the program works, and never raises."""
+    local = f"http://{settings.HOST}:{settings.PORT}"
+    return {
+        "redis": ping,
+        "web": lambda: status(f"{local}/healthz") == 200,
+        "gateway": lambda: status(f"{local}/v1/models") == 401,
+        "engine": lambda: status(f"{settings.ENGINE_URL}/health") is not None,
+        "worker-default": lambda: answers("default"),
+        "worker-gpu": lambda: answers("gpu"),
+    }
+
+
+def status(url: str) -> int | None:
+    """The status of GET `url`, or None when nobody answers."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def ping() -> bool:
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def answers(queue: str) -> bool:
+    """Whether the worker of `queue` answers a ping through the broker."""
+    from kombu.exceptions import KombuError
+
+    from paramstack_site.celery import app
+
+    try:
+        return bool(app.control.ping(destination=[programs.node(queue)], timeout=PATIENCE))
+    except (OSError, redis.RedisError, KombuError):
+        return False
