@@ -1,6 +1,6 @@
-"""Proof that one row is in a signed batch: row -> leaf -> path -> root -> statement. A signature per batch, not per row.
+"""Proof that one row is in a signed batch: row -> leaf -> path -> root -> statement.
 
-A receipt holds nothing about the other rows but hashes.
+The signature is per batch, not per row. A receipt holds nothing about the other rows but hashes.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def verify(receipt: Any, keys: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         row, position, envelope = receipt["row"], receipt["position"], receipt["envelope"]
-        path = [bytes.fromhex(node) for node in receipt["path"]]
-        hashed = leaf(row)
+        path, hashed = [_node(text) for text in receipt["path"]], leaf(row)
         if receipt["type"] != TYPE or type(position) is not int or not isinstance(row, dict):
             raise ValueError
     except (KeyError, TypeError, ValueError):
@@ -59,3 +58,10 @@ def verify(receipt: Any, keys: Mapping[str, str]) -> dict[str, Any]:
     if not (isinstance(size, int) and log.verify_path(hashed, position, size, path, root)):
         raise VerificationError("path", gettext_noop("The row is not the one in the signed batch."))
     return {"row": row, "statement": signed}
+
+
+def _node(text: str) -> bytes:
+    """A hash in its one spelling: `fromhex` alone would also take capitals and spaces."""
+    if not verification.SHA256.fullmatch(text):
+        raise ValueError("not a SHA-256 in lower-case hex")
+    return bytes.fromhex(text)

@@ -94,6 +94,7 @@ def keys_from(text: str) -> dict[str, str]:
 
 
 def from_pem(text: str) -> str:
+    """The raw key in hex, or nothing for a PEM that is no Ed25519 public key."""
     try:
         key = load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
