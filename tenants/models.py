@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
@@ -69,18 +71,35 @@ class Member(models.Model):
         return f"{self.user} ({self.role})"
 
 
+class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    def live(self) -> APIKeyQuerySet:
+        """Not revoked, not expired, of an active tenant."""
+        unexpired = models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now())
+        return self.filter(unexpired, revoked_at=None, tenant__status=Tenant.Status.ACTIVE)
+
+
+def default_scopes() -> list[str]:
+    return ["inference", "usage"]
+
+
 class APIKey(models.Model):
-    """`ps_live_<id>_<secret>_<crc>`: the id and a salted SHA-256 of the 160-bit secret are stored, never the secret."""
+    """`ps_live_<id>_<secret>_<crc>`: the id and a salted SHA-256 of the 160-bit secret are stored, never the secret.
+
+    Scopes: `inference` calls models, `usage` reads usage and receipts, `manage` does what an engineer may.
+    """
 
     id = models.CharField(primary_key=True, max_length=16)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(_("name"), max_length=80)
     salt = models.CharField(max_length=32, editable=False)
     digest = models.CharField(max_length=64, editable=False)
+    scopes = models.JSONField(default=default_scopes)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = APIKeyQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]
@@ -153,6 +172,14 @@ class LedgerBatch(models.Model):
         return f"#{self.pk}"
 
 
+class UsageEventQuerySet(models.QuerySet["UsageEvent"]):
+    def in_month(self, month: str) -> UsageEventQuerySet:
+        """The calls of a UTC month, `YYYYMM`."""
+        count = int(month[:4]) * 12 + int(month[4:]) - 1
+        first, next_ = (datetime(n // 12, n % 12 + 1, 1, tzinfo=UTC) for n in (count, count + 1))
+        return self.filter(occurred_at__gte=first, occurred_at__lt=next_)
+
+
 class UsageEvent(models.Model):
     """One ledger row: exactly one for each admitted call. Append-only."""
 
@@ -183,6 +210,8 @@ class UsageEvent(models.Model):
     ttft_ms = models.PositiveIntegerField(default=0)
     batch = models.ForeignKey(LedgerBatch, on_delete=models.PROTECT, related_name="rows")
     position = models.PositiveIntegerField()  # leaf number in the batch
+
+    objects = UsageEventQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["tenant", "occurred_at"])]

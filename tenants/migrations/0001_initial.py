@@ -4,6 +4,7 @@ import django.contrib.auth.models
 import django.contrib.auth.validators
 import django.db.models.deletion
 import django.utils.timezone
+import tenants.models
 import uuid
 from django.conf import settings
 from django.db import migrations, models
@@ -125,6 +126,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=80, verbose_name='name')),
                 ('salt', models.CharField(editable=False, max_length=32)),
                 ('digest', models.CharField(editable=False, max_length=64)),
+                ('scopes', models.JSONField(default=tenants.models.default_scopes)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),

@@ -1,0 +1,20 @@
+"""The control plane's connection to Redis, where counters, holds and the usage stream live (`metering`)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import redis
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+def connect() -> redis.Redis:
+    """The pooled connection to settings.REDIS_URL; replies are text."""
+    return _connect(settings.REDIS_URL)
+
+
+@lru_cache(maxsize=4)
+def _connect(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 1))
