@@ -1,0 +1,171 @@
+"""The OpenAI wire format: what a chat request may say, how errors look, how streams are framed. Pure.
+
+https://platform.openai.com/docs/api-reference/chat. What is not understood is refused, so that nothing reaches the
+engine uncounted: an unknown field could ask for work that no hold covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+MAX_BODY = 1 << 20  # bytes
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+# Passed on as they are. `user`, `metadata` and `store` stay here: the engine needs no name of a person.
+FORWARDED = frozenset(
+    ("temperature", "top_p", "top_k", "min_p", "stop", "seed", "presence_penalty", "frequency_penalty")
+    + ("repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format")
+    + ("tools", "tool_choice", "parallel_tool_calls")
+)
+UNDERSTOOD = FORWARDED.union(
+    ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"),
+    ("user", "metadata", "store"),
+)
+DONE = b"data: [DONE]\n\n"
+
+
+class Refusal(Exception):
+    """A call that ends with an error: HTTP status, stable code, a sentence that says what to do."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error | {"request_id": request_id}}
+
+
+KINDS = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request that was understood. `digest` is the SHA-256 of the body's bytes, `size` their number."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    user: str
+    options: dict[str, Any]
+    digest: str
+    size: int
+
+    @property
+    def input_bound(self) -> int:
+        """More tokens than the prompt can have: no token is shorter than a byte, and JSON outweighs chat templates."""
+        return self.size + 64
+
+    def payload(self, served: str, messages: list[dict[str, Any]], max_tokens: int) -> bytes:
+        """The body for the engine. A stream always reports its usage, whether or not the caller asked."""
+        body = self.options | {"model": served, "messages": messages, "max_tokens": max_tokens, "stream": self.stream}
+        if self.stream:
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        return orjson.dumps(body)
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Reads a chat completion request; raises Refusal 400 that names the place."""
+    data = read_json(body)
+    for name in data:
+        if name not in UNDERSTOOD:
+            raise _invalid(name, f"{name} is not supported here. Remove it from the request.")
+    stream = _typed(data, "stream", bool, False)
+    stream_options = _typed(data, "stream_options", dict, {})
+    if _typed(data, "n", int, 1) != 1:
+        raise _invalid("n", "n must be 1: one answer a call.")
+    return ChatRequest(
+        model=_typed(data, "model", str, ""),
+        messages=_messages(data.get("messages")),
+        stream=stream,
+        include_usage=stream_options.get("include_usage") is True,
+        max_tokens=_max_tokens(data),
+        user=_typed(data, "user", str, ""),
+        options={name: value for name, value in data.items() if name in FORWARDED and value is not None},
+        digest=hashlib.sha256(body).hexdigest(),
+        size=len(body),
+    )
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; raises Refusal 400 with the position of the first mistake."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno} (character {error.pos})"
+        raise Refusal(400, "invalid_json", f"The body is not valid JSON at {place}: {error.msg}.") from error
+    if not isinstance(data, dict):
+        raise Refusal(400, "invalid_json", "The body must be a JSON object.")
+    return data
+
+
+def content_of(message: Any) -> str:
+    """The text of an answer's message or of a stream's delta."""
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def frame(data: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each server-sent event of a byte stream, whatever way the bytes were cut. Ends at [DONE]."""
+    waiting = b""
+    async for chunk in chunks:
+        *lines, waiting = (waiting + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    return
+                yield data
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        raise _invalid("messages", "messages must be a list with at least one message.")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise _invalid(f"messages[{place}]", f"messages[{place}] needs a role: {', '.join(sorted(ROLES))}.")
+        if not _is_text(message.get("content")):
+            raise _invalid(f"messages[{place}].content", f"messages[{place}].content must be text or text parts.")
+    return messages
+
+
+def _is_text(content: Any) -> bool:
+    if isinstance(content, list):
+        return all(
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in content
+        )
+    return content is None or isinstance(content, str)
+
+
+def _max_tokens(data: dict[str, Any]) -> int | None:
+    name = "max_completion_tokens" if data.get("max_completion_tokens") is not None else "max_tokens"
+    value: int | None = _typed(data, name, int, None)
+    if value is not None and value < 1:
+        raise _invalid(name, f"{name} must be at least 1.")
+    return value
+
+
+def _typed(data: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = data.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise _invalid(name, f"{name} must be of type {kind.__name__}.")
+    return value
+
+
+def _invalid(param: str, message: str) -> Refusal:
+    return Refusal(400, "invalid_request", message, param)
