@@ -1,0 +1,119 @@
+"""The registry of adapters: nothing enters, and nothing is loaded, without a valid signature over its files.
+
+Verification happens twice on purpose: at registration, and again just before the engine reads the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max, Q
+
+from attestation import keyring, statements
+from attestation import verify as verification
+from attestation.models import Statement
+from attestation.signing import VerificationError, gettext_noop
+from inference.engines import client
+from inference.models import Adapter, Alias, BaseModel
+from tenants import audit, epochs
+from tenants.models import Tenant, User
+
+
+class UnknownBaseModel(LookupError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no base model {name}. An operator enters it first.")
+        self.name = name
+
+
+class AdapterInUse(Exception):
+    """An alias routes to it; unloading it would break calls."""
+
+    def __init__(self, adapter: Adapter, aliases: list[str]) -> None:
+        super().__init__(f"{adapter} answers for {', '.join(aliases)}. Route the alias elsewhere first.")
+        self.adapter, self.aliases = adapter, aliases
+
+
+def base_model(name: str) -> BaseModel:
+    """The base model of that name; raises UnknownBaseModel."""
+    base = BaseModel.objects.filter(name=name).first()
+    if base is None:
+        raise UnknownBaseModel(name)
+    return base
+
+
+def register(
+    tenant: Tenant,
+    name: str,
+    base: BaseModel,
+    path: Path | str,
+    statement: Statement,
+    metrics: dict[str, Any] | None = None,
+) -> Adapter:
+    """Enters the next version of `name`, once `statement` (this tenant's) holds for the files in `path`.
+
+    Raises attestation.signing.VerificationError, and then there is no row.
+    """
+    if statement.scope != str(tenant.pk):
+        raise VerificationError("scope", gettext_noop("The statement was made for another tenant."))
+    _check(path, statement)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(pk=tenant.pk)  # one version at a time
+        newest = Adapter.objects.filter(tenant=tenant, name=name).aggregate(newest=Max("version"))["newest"] or 0
+        adapter = Adapter.objects.create(
+            tenant=tenant,
+            name=name,
+            version=newest + 1,
+            base=base,
+            path=str(path),
+            digest=statement.subject_digest,
+            statement=statement,
+            metrics=metrics or {},
+        )
+        audit.record(None, "adapter.register", str(adapter), None, {"digest": adapter.digest}, tenant)
+    return adapter
+
+
+def verify(adapter: Adapter) -> dict[str, Any]:
+    """The in-toto statement that holds for the adapter's files as they are now; raises VerificationError."""
+    return _check(adapter.path, adapter.statement, adapter.digest)
+
+
+def load(adapter: Adapter, actor: User | None = None) -> Adapter:
+    """Verifies, then lets the engine load; raises VerificationError or engines.client.EngineError."""
+    verify(adapter)
+    client.Engine(settings.ENGINE_URL).load(adapter.engine_name, adapter.path)
+    _enter(adapter, Adapter.State.LOADED, "adapter.load", actor)
+    return adapter
+
+
+def unload(adapter: Adapter, actor: User | None = None) -> Adapter:
+    """Takes the adapter's name from its tenant's keys, then from the engine; raises AdapterInUse or EngineError."""
+    users = Alias.objects.filter(Q(champion=adapter) | Q(challenger=adapter)).values_list("name", flat=True)
+    if users:
+        raise AdapterInUse(adapter, list(users))
+    _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)
+    client.Engine(settings.ENGINE_URL).unload(adapter.engine_name)
+    return adapter
+
+
+def _check(path: Path | str, statement: Statement, digest: str | None = None) -> dict[str, Any]:
+    try:
+        found = verification.directory(path, statement.envelope, keyring.public_keys(), statements.ADAPTER)
+    except OSError as error:
+        template = gettext_noop("The files of the adapter cannot be read: {cause}.")
+        raise VerificationError("unreadable", template, cause=error.strerror) from error
+    if verification.digest_of(found) != (digest or statement.subject_digest):
+        raise VerificationError("subject", gettext_noop("The statement is about other files."))
+    return found
+
+
+@transaction.atomic
+def _enter(adapter: Adapter, state: Adapter.State, action: str, actor: User | None) -> None:
+    before, adapter.state = adapter.state, state
+    adapter.save(update_fields=["state"])
+    if before != state:
+        audit.record(actor, action, str(adapter), {"state": before}, {"state": state}, adapter.tenant)
+        epochs.raise_(adapter.tenant)
