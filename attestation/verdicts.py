@@ -18,7 +18,7 @@ def approval(statement: dict[str, Any]) -> str:
     """What a verified statement establishes about the files it names."""
     (subject,) = statement["subject"]
     files = statement["predicate"].get("files", [])
-    return _("Verified: {name} is exactly what was signed ({count} files, SHA-256 {digest}).").format(
+    return _("Verified: {name} is exactly what was signed (files: {count}, SHA-256: {digest}).").format(
         name=subject["name"], count=len(files) or 1, digest=subject["digest"]["sha256"][:12]
     )
 

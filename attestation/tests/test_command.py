@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.core.management import call_command
 from django.utils import translation
 
-from attestation import canonical, keyring, receipts, statements
+from attestation import canonical, keyring, receipts, signing, statements, verdicts, verify
 
 
 def verdict(*arguments):
@@ -35,7 +35,7 @@ def test_with_a_key_it_needs_no_database(folder):
     """pytest-django forbids the database here."""
     code, text = verdict(folder.path, "--key", folder.public)
     assert code == 0
-    assert "Verified: acme.destek-v1 is exactly what was signed (3 files" in text
+    assert "Verified: acme.destek-v1 is exactly what was signed (files: 3," in text
     assert "revoked" in text
 
 
@@ -150,3 +150,13 @@ def test_the_public_keys_are_printed_for_whoever_verifies_elsewhere():
     public = keyring.current().public_key
     call_command("public_keys", stdout=written)
     assert written.getvalue() == public + "\n"
+
+
+def test_the_verdict_speaks_the_reader_s_language(folder):
+    statement = verify.directory(folder.path, folder.envelope, folder.keys)
+    with translation.override("tr"):
+        assert verdicts.approval(statement).startswith("Doğrulandı: acme.destek-v1 tam olarak imzalandığı gibi")
+        (folder.path / "README.md").unlink()
+        with pytest.raises(signing.VerificationError) as caught:
+            verify.directory(folder.path, folder.envelope, folder.keys)
+        assert verdicts.refusal(caught.value).startswith("Dosyalar imzalananlar değil. Değişen: –. Eksik: README.md.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from django.utils.translation import gettext as _
 
 from attestation import keyring
 
@@ -13,5 +15,8 @@ class Command(BaseCommand):
     help = "Print the public keys (hex) that are not revoked; hand them to whoever verifies elsewhere."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for public_key in keyring.public_keys().values():
-            self.stdout.write(public_key)
+        try:
+            keys = keyring.public_keys()
+        except DatabaseError:
+            raise CommandError(_("The database does not answer. Run `manage.py migrate` first.")) from None
+        self.stdout.write("\n".join(keys.values()))

@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, path: Path, key: str | None, envelope: Path | None, **options: Any) -> None:
         try:
-            self.stdout.write(judge(path, envelope, keys_from(key) if key else keys_kept()))
+            self.stdout.write(judge(path, envelope, keys_kept() if key is None else keys_from(key)))
         except signing.VerificationError as error:
             self.refuse(verdicts.refusal(error))
         except Unusable as error:
