@@ -7,11 +7,12 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
 class Job(models.Model):
-    """The truth about one piece of long work. `attempt` is a fencing token: a worker that lost its lease cannot write."""
+    """The truth about one piece of long work. `attempt` fences: a worker that lost its lease cannot write."""
 
     class Kind(models.TextChoices):
         BASE = "base", _("Base model")
@@ -57,6 +58,13 @@ class Job(models.Model):
     @property
     def active(self) -> bool:
         return self.state in {self.State.QUEUED, self.State.RUNNING}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far; None while there is no pace to speak of."""
+        if self.state != self.State.RUNNING or not self.started_at or not 0 < self.done < self.total:
+            return None
+        return (timezone.now() - self.started_at).total_seconds() / self.done * (self.total - self.done)
 
 
 class PromptDataset(models.Model):
@@ -113,7 +121,7 @@ class RlaifRun(models.Model):
 
 
 class Source(models.TextChoices):
-    """Where a candidate or a verdict came from. `written` wears the label "hazır örnek / written sample" wherever it shows."""
+    """Where a candidate or a verdict came from. `written` shows as "hazır örnek / written sample" everywhere."""
 
     CLAUDE = "claude", _("Claude")
     OPENAI = "openai", _("OpenAI-compatible model")
@@ -220,7 +228,7 @@ class Export(models.Model):
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="exports")
     run = models.ForeignKey(RlaifRun, on_delete=models.PROTECT, related_name="exports")
     digest = models.CharField(max_length=64)
-    path = models.CharField(max_length=400)
+    path = models.CharField(max_length=400)  # below ARTIFACTS
     train_pairs = models.PositiveIntegerField()
     heldout_pairs = models.PositiveIntegerField()
     seed = models.PositiveIntegerField()
@@ -233,6 +241,10 @@ class Export(models.Model):
     def __str__(self) -> str:
         return f"{self.run} {self.digest[:8]}"
 
+    @property
+    def directory(self) -> Path:
+        return Path(settings.ARTIFACTS) / self.path
+
 
 class TrainingRun(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -242,6 +254,7 @@ class TrainingRun(models.Model):
     base = models.ForeignKey("inference.BaseModel", on_delete=models.PROTECT, related_name="+")
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="training_run")
     config = models.JSONField()
+    output = models.CharField(max_length=200, blank=True)  # below ARTIFACTS: what the attempt that succeeded wrote
     adapter = models.OneToOneField(
         "inference.Adapter", on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -252,6 +265,10 @@ class TrainingRun(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def directory(self) -> Path:
+        return Path(settings.ARTIFACTS) / self.output
 
 
 class TrainingMetric(models.Model):

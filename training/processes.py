@@ -6,6 +6,7 @@ the kernel kills the child (PR_SET_PDEATHSIG, where there is one).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
@@ -22,6 +23,7 @@ from django.conf import settings
 
 BEAT = 3.0  # seconds between two heartbeats
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+TAIL = 20  # lines of a log that are kept for an error
 LINE = 65_536  # bytes; a longer line is cut into several
 CHILD_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 PR_SET_PDEATHSIG = 1
@@ -60,7 +62,7 @@ def supervise(
     return child.wait()
 
 
-def log_tail(directory: Path, count: int = 20) -> list[str]:
+def log_tail(directory: Path, count: int = TAIL) -> list[str]:
     """The last lines of a job's log; empty when there is none."""
     try:
         with (directory / "log.txt").open("rb") as file:
@@ -126,17 +128,13 @@ def _end(child: subprocess.Popen[bytes], reader: threading.Thread) -> None:
     if child.poll() is not None and not reader.is_alive():
         return
     _signal_group(child, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        pass
     _signal_group(child, signal.SIGKILL)
     child.wait()
     reader.join(timeout=GRACE)
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
-    except ProcessLookupError:
-        pass

@@ -26,7 +26,7 @@ class NotAChoice(Problem):
 
 @dataclass(frozen=True)
 class Question:
-    """What a reviewer may see of a pair. `left` and `right` are texts; `left_is` says which candidate is on the left."""
+    """What a reviewer may see of a pair: two texts. `left_is` says which candidate is on the left."""
 
     pair: PreferencePair
     prompt: str

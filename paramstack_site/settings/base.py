@@ -95,7 +95,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.SessionAuthentication",
-        "paramstack_site.api.KeyAuthentication",
+        "tenants.api.KeyAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -120,6 +120,7 @@ CELERY_BEAT_SCHEDULE = {
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
+SAMPLES = ROOT / "data" / "samples.jsonl"  # written answers with written verdicts, for a start without a key
 ARTIFACTS = VAR / "artifacts"  # adapters, exports, checkpoints
 ENGINE_PORT = int(os.environ.get("ENGINE_PORT", "8041"))
 ENGINE_URL = os.environ.get("ENGINE_URL", f"http://127.0.0.1:{ENGINE_PORT}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from paramstack_site import embedded
 
 from .base import *  # noqa: F403  (settings modules are assembled this way by design)
-from .base import HOST, VAR, database
+from .base import ANTHROPIC_API_KEY, HOST, VAR, database
 
 
 def kept_secret(path: Path) -> str:
@@ -25,9 +25,18 @@ def kept_secret(path: Path) -> str:
     return path.read_text()
 
 
+def stored_key(path: Path) -> str:
+    """What `setup_api_key` stored in `path`, or nothing."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 DEBUG = os.environ.get("DEBUG", "") == "1"
 SECRET_KEY = kept_secret(VAR / "secrets" / "django")
 MASTER_KEY = kept_secret(VAR / "secrets" / "master")
+ANTHROPIC_API_KEY = ANTHROPIC_API_KEY or stored_key(VAR / "secrets" / "anthropic")
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", HOST]
 DATABASES = database(f"sqlite:///{VAR / 'paramstack.sqlite3'}")
 REDIS_EMBEDDED = "REDIS_URL" not in os.environ
