@@ -1,0 +1,194 @@
+"""A gateway that really serves: uvicorn on a loopback port, real Redis, the real loader, an engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import httpx2
+import pytest
+import uvicorn
+from aiohttp import web
+
+from inference import snapshots
+from inference.gateway.app import Gateway
+from inference.models import BaseModel
+from tenants import keys
+from tenants.models import Price, UsageEvent
+from tenants.writer import Writer
+
+HELLO = {"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}]}
+ANSWER = "Merhaba dünya"
+
+
+class Loop:
+    """An event loop in a thread of its own; `run` waits for a coroutine there."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Any, timeout: float = 30) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+
+class Engine:
+    """Speaks the OpenAI wire format as vLLM does, and remembers what it was asked. `tokens` are what it answers."""
+
+    def __init__(self) -> None:
+        self.tokens = ["Mer", "haba", " dün", "ya"]
+        self.pause = 0.0  # seconds between tokens
+        self.usage = True
+        self.break_after: int | None = None
+        self.refuse: int | None = None
+        self.asked: list[dict[str, Any]] = []
+        self.written = 0
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        if self.refuse:
+            return web.json_response({"error": {"message": "No."}}, status=self.refuse)
+        if body["stream"]:
+            return await self._stream(request, body)
+        await asyncio.sleep(self.pause)
+        message = {"role": "assistant", "content": "".join(self.tokens)}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        whole = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices}
+        return web.json_response(whole | ({"usage": self._usage(len(self.tokens))} if self.usage else {}))
+
+    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        for number, token in enumerate(self.tokens):
+            if number == self.break_after:
+                request.transport.abort()  # type: ignore[union-attr]
+                return response
+            await asyncio.sleep(self.pause)
+            choices = [{"index": 0, "delta": {"content": token}, "finish_reason": None}]
+            await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
+            self.written += 1
+        if self.usage and body["stream_options"]["include_usage"]:
+            last = head | {"choices": [], "usage": self._usage(len(self.tokens))}
+            await response.write(b"data: %s\n\n" % json.dumps(last).encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    @staticmethod
+    def _usage(count: int) -> dict[str, int]:
+        return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+
+
+class Serving:
+    """What a test needs: the address, the engine behind it, the gateway itself, and `book` to write the ledger."""
+
+    def __init__(self, loop: Loop, redis_url: str) -> None:
+        self.loop, self.redis_url, self.engine = loop, redis_url, Engine()
+        self.writer = Writer("test")
+
+    def start(self) -> None:
+        self.engine_port = self.loop.run(self._start_engine())
+        self.gateway = Gateway(snapshots.load, self.redis_url, f"http://127.0.0.1:{self.engine_port}")
+        self.loop.run(self.gateway.startup())
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        config = uvicorn.Config(self.gateway, lifespan="off", log_level="warning", timeout_graceful_shutdown=2)
+        self.server = uvicorn.Server(config)
+        self.serving = asyncio.run_coroutine_threadsafe(self.server.serve([listener]), self.loop.loop)
+        while not self.server.started:
+            time.sleep(0.005)
+
+    async def _start_engine(self) -> int:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self.engine.chat)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        return int(self.runner.addresses[0][1])
+
+    def stop_engine(self) -> None:
+        self.loop.run(self.runner.cleanup())
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.serving.result(10)
+        self.loop.run(self.gateway.shutdown(0.1))
+        self.stop_engine()
+
+    def post(self, key: str, body: Any = None, path: str = "/chat/completions") -> httpx2.Response:
+        """A chat completion with `key`: HELLO with changes, or raw bytes."""
+        content = body if isinstance(body, bytes) else json.dumps(HELLO | (body or {})).encode()
+        return httpx2.post(self.url + path, content=content, headers={"authorization": f"Bearer {key}"}, timeout=20)
+
+    def crowd(self, key: str, count: int, body: dict[str, Any] | None = None) -> list[int]:
+        """The status codes of `count` calls at once."""
+
+        async def one(session: aiohttp.ClientSession) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            async with session.post(
+                f"{self.url}/chat/completions", json=HELLO | (body or {}), headers=headers
+            ) as reply:
+                await reply.read()
+                return reply.status
+
+        async def all_of_them() -> list[int]:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                return await asyncio.gather(*(one(session) for _ in range(count)))
+
+        return asyncio.run(all_of_them())
+
+    def rows(self) -> list[UsageEvent]:
+        """The ledger, once everything in the stream is booked."""
+        self.book()
+        return list(UsageEvent.objects.order_by("pk"))
+
+    def book(self) -> int:
+        """Writes what the stream holds into the ledger; answers how many entries there were."""
+        return self.writer.drain()
+
+
+@pytest.fixture(scope="session")
+def loop_thread() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.stop()
+
+
+@pytest.fixture
+def base(db: None) -> BaseModel:
+    """A base model with a price: 1 nano-dollar a token in, 4 out."""
+    Price.objects.create(
+        model="demo-base",
+        input_nano_per_mtok=1_000_000,
+        output_nano_per_mtok=4_000_000,
+        valid_from=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return BaseModel.objects.create(name="demo-base", source="/models/demo-base")
+
+
+@pytest.fixture
+def serving(transactional_db: None, base: BaseModel, loop_thread: Loop, redis_url: str) -> Iterator[Serving]:
+    serving = Serving(loop_thread, redis_url)
+    serving.start()
+    yield serving
+    serving.stop()
+
+
+@pytest.fixture
+def key(transactional_db: None, cast: Any) -> str:
+    """The text of Acme's key."""
+    return keys.create(cast.acme, "test", cast.owner)[1]
