@@ -75,6 +75,11 @@ def test_places_outside_the_tree_prove_nothing(i, n):
     assert not log.verify_path(LEAVES[0], i, n, [], LEAVES[0])
 
 
+def test_a_smaller_tree_than_the_path_climbs_proves_nothing():
+    assert log.verify_path(LEAVES[1], 1, 2, [LEAVES[0]], log.root(LEAVES[:2]))
+    assert not log.verify_path(LEAVES[1], 0, 1, [LEAVES[0]], log.root(LEAVES[:2]))
+
+
 def test_a_node_never_passes_for_a_leaf():
     assert log.leaf_hash(LEAVES[0] + LEAVES[1]) != log.root(LEAVES[:2])
 
