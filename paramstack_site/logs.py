@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -52,12 +52,12 @@ class Follower:
 class Printer(threading.Thread):
     """Prints the merged log until `finish()`."""
 
-    def __init__(self, paths: Mapping[str, Path], write: Callable[[str], object], colour: bool) -> None:
+    def __init__(self, paths: Mapping[str, Path], out: TextIO) -> None:
         super().__init__(name="merged-log", daemon=True)
         self.follower = Follower(paths)
-        self.write = write
+        self.out = out
         self.width = max(map(len, paths))
-        self.colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(paths)} if colour else {}
+        self.colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(paths)} if out.isatty() else {}
         self.done = threading.Event()
 
     def run(self) -> None:
@@ -68,10 +68,13 @@ class Printer(threading.Thread):
 
     def print(self) -> None:
         for name, line in self.follower.lines():
+            if name == "supervisor" and " success: " in line:
+                continue  # `ready` says more
             label = f"{name:<{self.width}} |"
             if name in self.colours:
                 label = f"\033[{self.colours[name]}m{label}\033[0m"
-            self.write(f"{label} {line}\n")
+            self.out.write(f"{label} {line}\n")
+        self.out.flush()
 
     def finish(self) -> None:
         self.done.set()

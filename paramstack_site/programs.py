@@ -38,7 +38,7 @@ def programs(var: Path) -> list[Program]:
         # Jobs of the default queue wait for the engine or for Claude: threads suffice, and start sooner.
         Program("worker-default", worker_command("default", "--pool=threads", "--concurrency=4"), stop="QUIT"),
         Program("worker-gpu", worker_command("gpu", "--pool=prefork", "--concurrency=1"), stop="QUIT"),
-        Program("beat", [*python("celery"), "-A", "paramstack_site", "beat", "--loglevel=WARNING", "--pidfile="]),
+        Program("beat", [*celery(), "beat", "--loglevel=WARNING", "--pidfile="]),
         Program("ledger_writer", [sys.executable, str(settings.ROOT / "manage.py"), "ledger_writer"]),
         *engine,
     ]
@@ -46,6 +46,10 @@ def programs(var: Path) -> list[Program]:
 
 def python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
+
+
+def celery() -> list[str]:
+    return [*python("celery"), "--quiet", "-A", "paramstack_site"]
 
 
 def web_command() -> list[str]:
@@ -67,7 +71,7 @@ def node(queue: str) -> str:
 
 def worker_command(queue: str, *options: str) -> list[str]:
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=WARNING"]
-    return [*python("celery"), "-A", "paramstack_site", "worker", "-Q", queue, "-n", node(queue), *options, *quiet]
+    return [*celery(), "worker", "-Q", queue, "-n", node(queue), *options, *quiet]
 
 
 def environment(var: Path) -> dict[str, str]:
@@ -112,7 +116,7 @@ def program_section(var: Path, program: Program) -> str:
     command = shlex.join(child.wrap(signal.SIGKILL, program.command))
     return (
         f"[program:{program.name}]\ncommand={escaped(command)}\ndirectory={escaped(str(settings.ROOT))}\n"
-        f"priority={program.priority}\nautostart=true\nautorestart=true\nstartsecs=2\nstartretries={RETRIES}\n"
+        f"priority={program.priority}\nautostart=true\nautorestart=true\nstartsecs=5\nstartretries={RETRIES}\n"
         f"stopsignal={program.stop}\nstopwaitsecs={PATIENCE}\nkillasgroup=true\nredirect_stderr=true\n"
         f"stdout_logfile={escaped(str(log(var, program.name)))}\n"
         "stdout_logfile_maxbytes=5MB\nstdout_logfile_backups=3"

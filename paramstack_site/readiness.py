@@ -54,6 +54,6 @@ def answers(queue: str) -> bool:
     from paramstack_site.celery import app
 
     try:
-        return bool(app.control.ping(destination=[programs.node(queue)], timeout=PATIENCE))
+        return bool(app.control.ping(destination=[programs.node(queue)], timeout=0.5))
     except (OSError, redis.RedisError, KombuError):
         return False

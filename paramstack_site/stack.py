@@ -16,8 +16,6 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TextIO
@@ -90,8 +88,8 @@ def start(var: Path | None = None, echo: bool = False) -> Stack:
     Call it from the main thread: the processes die with the thread that starts them.
     """
     var = Path(var or settings.VAR).resolve()
-    with ExitStack() as undo:
-        lock = undo.enter_context(only_one(var))
+    lock = only_one(var)
+    try:
         wait_for_former(var)
         check_space(var)
         check_ports()
@@ -99,28 +97,27 @@ def start(var: Path | None = None, echo: bool = False) -> Stack:
         (var / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         conf = var / "supervisord.conf"
         conf.write_text(programs.configuration(var))
-        stack = Stack(var, lock, conf, echo)
-        undo.pop_all()
-        return stack
+        return Stack(var, lock, conf, echo)
+    except BaseException:
+        lock.close()
+        raise
 
 
-@contextmanager
-def only_one(var: Path) -> Iterator[TextIO]:
-    """The lock of this installation: the kernel gives it back when the holder dies."""
+def only_one(var: Path) -> TextIO:
+    """The lock of this installation; closing the file gives it back, and so does the holder's death."""
     var.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = open(var / "stack.lock", "a+")  # noqa: SIM115  (the Stack keeps it)
+    lock = (var / "stack.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
-        raise AlreadyRunning(lock.read().strip() or "unknown") from None
-    try:
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock
-    finally:
+        holder = lock.read().strip()
         lock.close()
+        raise AlreadyRunning(holder) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def wait_for_former(var: Path) -> None:
@@ -128,7 +125,7 @@ def wait_for_former(var: Path) -> None:
     deadline = time.monotonic() + STOPPED
     while supervisor_listens(var):
         if time.monotonic() > deadline:
-            raise AlreadyRunning("its supervisor")
+            raise AlreadyRunning((embedded.sockets(var) / "supervisord.pid").read_text().strip())
         time.sleep(0.2)
 
 
@@ -167,6 +164,13 @@ def migrate() -> None:
         raise NoDatabase(str(error).strip()) from error
     finally:
         connection.close()
+
+
+def states(var: Path) -> dict[str, dict[str, Any]]:
+    """What the supervisor says of each program: `statename`, `pid`, `description` and more. OSError: nobody runs."""
+    transport = SupervisorTransport(None, None, f"unix://{embedded.sockets(var) / 'supervisor.sock'}")
+    found: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
+    return {process["name"]: process for process in found}
 
 
 def interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -208,7 +212,7 @@ class Stack:
         """From now on prints the merged log."""
         if self.printer is None:
             paths = {name: programs.log(self.var, name) for name in [*self.names, "supervisor"]}
-            self.printer = logs.Printer(paths, sys.stdout.write, colour=sys.stdout.isatty())
+            self.printer = logs.Printer(paths, sys.stdout)
             self.printer.start()
 
     def wait_ready(self, timeout: float = READY) -> None:
@@ -225,15 +229,9 @@ class Stack:
                 raise NotReady(list(waiting), self.var)
             time.sleep(0.1)
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        """What the supervisor says of each program: `statename`, `pid`, `description` and more."""
-        transport = SupervisorTransport(None, None, f"unix://{embedded.sockets(self.var) / 'supervisor.sock'}")
-        found: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
-        return {process["name"]: process for process in found}
-
     def runs(self, name: str) -> bool:
         try:
-            return bool(self.states()[name]["statename"] == "RUNNING")
+            return bool(states(self.var)[name]["statename"] == "RUNNING")
         except (OSError, KeyError, xmlrpc.client.Error):
             return False
 

@@ -21,8 +21,7 @@ class Command(BaseCommand):
         began = time.monotonic()
         with stack.start(echo=True) as running:
             running.wait_ready()
-            self.stdout.write(f"\nReady after {time.monotonic() - began:.1f} s: {stack.address()}")
-            self.stdout.write("Stop with Ctrl-C.\n")
+            print(f"\nReady after {time.monotonic() - began:.1f} s: {stack.address()}\nStop with Ctrl-C.\n", flush=True)
             if not no_open and sys.stdout.isatty() and has_screen():
                 webbrowser.open(stack.address())
             running.stay()
