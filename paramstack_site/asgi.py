@@ -3,7 +3,7 @@
 # ruff: noqa: E402  (Django must be set up before the models are imported)
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "paramstack_site.settings.dev")
@@ -16,14 +16,14 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import DatabaseError, close_old_connections, connection
+
+from inference import snapshots
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import Snapshot
 
-from inference import snapshots
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
 
 def load_snapshot(key_id: str) -> Snapshot | None:

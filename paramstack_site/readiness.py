@@ -2,12 +2,14 @@
 
 import http.client
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from django.conf import settings
 
 from paramstack_site import programs
+from tenants import metering
 
 Check = Callable[[], bool]
 PATIENCE = 2.0  # seconds for one question
@@ -23,6 +25,7 @@ def checks() -> dict[str, Check]:
         "engine": lambda: status(f"{settings.ENGINE_URL}/health") is not None,
         "worker-default": lambda: answers("default"),
         "worker-gpu": lambda: answers("gpu"),
+        "ledger_writer": writer_reads,
     }
 
 
@@ -57,3 +60,13 @@ def answers(queue: str) -> bool:
         return bool(app.control.ping(destination=[programs.node(queue)], timeout=0.5))
     except (OSError, redis.RedisError, KombuError):
         return False
+
+
+def writer_reads() -> bool:
+    """Whether some ledger writer read the usage stream within the last second and a half."""
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE) as client:
+            readers: list[Any] = client.xinfo_consumers(metering.STREAM, metering.GROUP)
+    except redis.RedisError:
+        return False
+    return any(reader["idle"] < 1500 for reader in readers)
