@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import queue
 import signal
@@ -81,13 +82,15 @@ def _start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Po
         cwd=settings.ROOT,
         env={**os.environ, **CHILD_ENVIRONMENT, "PYTHONUNBUFFERED": "1", **environment},
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=functools.partial(_die_with_parent, os.getpid()),
     )
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
 
 
 def _read(pipe: IO[bytes], log: IO[bytes], lines: queue.SimpleQueue[str]) -> None:
