@@ -1,0 +1,87 @@
+"""A client of an engine's control and chat addresses: vLLM's, which the embedded engine speaks too. Synchronous; for
+jobs and commands. The gateway has its own path (`gateway.upstream`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 120.0  # seconds; a load reads files, an answer on a CPU takes its time
+
+
+class EngineError(Exception):
+    """The engine refused, or is not there. `status` is its HTTP status, 0 when it was not reached."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineDown(EngineError):
+    """Nobody answers at the engine's address, or it is still starting."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(
+            f"The engine at {url} does not answer ({cause}). Start it, or set ENGINE_URL to one that runs."
+        )
+        self.url = url
+
+
+class Engine:
+    """An engine at `url`, e.g. http://127.0.0.1:8041."""
+
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+
+    def health(self) -> dict[str, Any]:
+        """Raises EngineDown while the engine is not there or has no model yet."""
+        body: dict[str, Any] = self._ask("GET", "/health") or {}
+        return body
+
+    def models(self) -> list[str]:
+        """Names that a chat may ask for: the base model first, then the loaded adapters."""
+        return [model["id"] for model in self._ask("GET", "/v1/models")["data"]]
+
+    def load(self, name: str, path: Path | str) -> None:
+        """Loads the adapter in `path` as `name`; an engine that has that name already is left as it is."""
+        if name not in self.models():
+            self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+
+    def unload(self, name: str) -> None:
+        """Unloads `name`; one that is not loaded is no error."""
+        try:
+            self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        except EngineError as error:
+            if error.status not in {400, 404}:
+                raise
+
+    def chat(self, model: str, messages: list[dict[str, str]], **options: Any) -> dict[str, Any]:
+        """An OpenAI chat completion."""
+        body: dict[str, Any] = self._ask(
+            "POST", "/v1/chat/completions", {"model": model, "messages": messages, **options}
+        )
+        return body
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        import httpx2
+
+        try:
+            response = httpx2.request(method, self.url + path, json=body, timeout=self.timeout)
+        except httpx2.HTTPError as error:
+            raise EngineDown(self.url, str(error) or type(error).__name__) from error
+        if response.status_code == 503:
+            raise EngineDown(self.url, _message(response))
+        if response.status_code >= 400:
+            raise EngineError(_message(response), response.status_code)
+        # vLLM answers some control calls with a bare sentence
+        return response.json() if "json" in response.headers.get("content-type", "") else response.text
+
+
+def _message(response: Any) -> str:
+    try:
+        body = response.json()
+        return str((body.get("error") or body).get("message", response.text))
+    except (ValueError, AttributeError):
+        return str(response.text)[:300]

@@ -1,0 +1,236 @@
+"""The embedded engine, for real: a small Llama with random weights, two adapters, and the OpenAI wire."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.engines.client import Engine, EngineDown, EngineError
+
+pytestmark = pytest.mark.training
+QUESTIONS = ["kota nedir", "iade nasıl yapılır", "ğüşıöç", "a"]
+
+
+def make_base(path: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=["<pad>", "<end>"], initial_alphabet=alphabet, show_progress=False)
+    core.train_from_iterator(QUESTIONS, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}:"
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=96,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+
+
+def make_adapter(base: Path, path: Path, seed: int) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(str(base))
+    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
+    for name, weight in wrapped.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.5)
+    wrapped.save_pretrained(str(path))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("engine")
+    make_base(root / "base")
+    for name, seed in (("a", 2), ("b", 3)):
+        make_adapter(root / "base", root / name, seed)
+    return root
+
+
+def serve(path: Path) -> tuple[Any, Engine]:
+    import uvicorn
+
+    from inference.engines.embedded import Server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(Server(path, "base").application(), port=port, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    return server, Engine(f"http://127.0.0.1:{port}")
+
+
+def wait_until_ready(engine: Engine) -> None:
+    for _ in range(300):
+        try:
+            engine.health()
+        except EngineError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the engine did not become ready")
+
+
+@pytest.fixture(scope="module")
+def engine(files) -> Iterator[Engine]:
+    server, engine = serve(files / "base")
+    wait_until_ready(engine)
+    engine.load("t.a-v1", files / "a")
+    engine.load("t.b-v1", files / "b")
+    yield engine
+    server.should_exit = True
+
+
+def ask(engine: Engine, model: str, text: str, **options: Any) -> str:
+    settings = {"temperature": 0, "max_tokens": 12} | options
+    answer = engine.chat(model, [{"role": "user", "content": text}], **settings)
+    return str(answer["choices"][0]["message"]["content"])
+
+
+def alone(files: Path, adapter: str | None, text: str) -> str:
+    """The same greedy answer by transformers and PEFT without the engine."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = str(files / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(files / adapter))
+    ids = tokenizer(text + ":", add_special_tokens=False, return_tensors="pt")
+    with torch.inference_mode():
+        made = model.eval().generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    return str(tokenizer.decode(made, skip_special_tokens=True))
+
+
+def test_adapters_asked_together_answer_as_each_alone(files, engine):
+    wanted = [(model, text) for text in QUESTIONS for model in ("base", "t.a-v1", "t.b-v1")]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda pair: ask(engine, *pair), wanted))
+    single = {"base": None, "t.a-v1": "a", "t.b-v1": "b"}
+    assert together == [alone(files, single[model], text) for model, text in wanted]
+    assert len(set(together)) > len(QUESTIONS)  # the adapters really differ
+
+
+def test_a_stream_carries_the_same_text_and_the_usage(engine):
+    import httpx2
+    import orjson
+
+    body = {"model": "t.a-v1", "messages": [{"role": "user", "content": "ğüşıöç"}], "temperature": 0, "max_tokens": 12}
+    whole = engine.chat(**body)
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    with httpx2.stream("POST", f"{engine.url}/v1/chat/completions", json=body | more) as response:
+        lines = [line[6:] for line in response.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    chunks = [orjson.loads(line) for line in lines[:-1]]
+    text = "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
+    assert text == whole["choices"][0]["message"]["content"]
+    assert chunks[-1]["usage"] == whole["usage"]
+    reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+    assert reasons == [whole["choices"][0]["finish_reason"]]
+
+
+def test_a_seed_repeats_a_draw_and_another_seed_draws_anew(engine):
+    draws = [ask(engine, "base", "kota nedir", temperature=1.5, seed=seed) for seed in (5, 5, 6, 7)]
+    assert draws[0] == draws[1]
+    assert len(set(draws)) > 1
+
+
+def test_a_sampling_row_leaves_a_greedy_row_of_its_batch_alone(engine):
+    greedy = ask(engine, "base", "kota nedir")
+    with ThreadPoolExecutor(8) as pool:
+        noise = [pool.submit(ask, engine, "t.b-v1", text, temperature=2.0, seed=1) for text in QUESTIONS]
+        beside = [pool.submit(ask, engine, "base", "kota nedir") for _ in range(4)]
+        assert {future.result() for future in beside} == {greedy}
+        assert all(isinstance(future.result(), str) for future in noise)
+
+
+def test_sampling_follows_the_softmax():
+    """Gumbel-max draws token i with probability softmax(logits)_i: chi-squared over 4,000 draws of three tokens."""
+    import torch
+
+    from inference.engines.generation import Request, Sampler
+
+    logits = torch.tensor([[1.0, 0.0, -1.0]])
+    sampler = Sampler([Request([0], "base", 1, lambda text, reason: None, temperature=1.0, seed=3)])
+    counts = torch.zeros(3)
+    for _ in range(4_000):
+        counts[sampler(torch.zeros(1, 1), logits.clone()).argmax()] += 1
+    expected = logits[0].softmax(-1) * 4_000
+    assert float(((counts - expected) ** 2 / expected).sum()) < 13.8  # p = 0.001, two degrees of freedom
+
+
+def test_a_stop_text_ends_the_answer_before_it(engine):
+    text = ask(engine, "base", "kota nedir")
+    cut = text[3:5]
+    assert ask(engine, "base", "kota nedir", stop=[cut]) == text[: text.find(cut)]
+
+
+def test_refusals_have_the_engine_s_shape(files, engine):
+    with pytest.raises(EngineError) as unknown:
+        ask(engine, "nobody", "a")
+    assert unknown.value.status == 404
+    with pytest.raises(EngineError, match="maximum context length") as long:
+        ask(engine, "base", "kota " * 60)
+    assert long.value.status == 400
+    with pytest.raises(EngineError, match="already been loaded") as twice:
+        engine._ask("POST", "/v1/load_lora_adapter", {"lora_name": "t.a-v1", "lora_path": str(files / "a")})
+    assert twice.value.status == 400
+    with pytest.raises(EngineError) as nowhere:
+        engine.load("t.c-v1", files / "nowhere")
+    assert nowhere.value.status == 404
+    with pytest.raises(EngineDown, match="does not answer"):
+        Engine("http://127.0.0.1:9").health()
+
+
+def test_an_unloaded_adapter_is_gone_and_the_others_stay(files, engine):
+    before = ask(engine, "t.a-v1", "kota nedir")
+    engine.load("t.c-v1", files / "b")
+    assert ask(engine, "t.c-v1", "kota nedir") == ask(engine, "t.b-v1", "kota nedir")
+    engine.unload("t.c-v1")
+    assert engine.models() == ["base", "t.a-v1", "t.b-v1"]
+    with pytest.raises(EngineError):
+        ask(engine, "t.c-v1", "kota nedir")
+    assert ask(engine, "t.a-v1", "kota nedir") == before
+
+
+def test_the_engine_starts_before_its_base_model(files, tmp_path):
+    server, engine = serve(tmp_path / "base")
+    time.sleep(0.7)
+    with pytest.raises(EngineDown, match="waiting for base model"):
+        engine.health()
+    (files / "base").rename(tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "base")
+    wait_until_ready(engine)
+    first = ask(engine, "base", "a")
+    engine.load("x", files / "a")
+    assert ask(engine, "x", "kota nedir") != ask(engine, "base", "kota nedir")
+    engine.unload("x")
+    assert engine.models() == ["base"]
+    assert ask(engine, "base", "a") == first
+    server.should_exit = True
