@@ -8,12 +8,14 @@ import json
 import os
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+STARTED = time.monotonic()
 QUICK = os.environ.get("BENCH_QUICK", "") == "1"
 
 
@@ -53,12 +55,13 @@ def spread(values: list[float]) -> dict[str, float]:
 def report(name: str, figures: dict[str, Any], **facts: Any) -> Path:
     """Writes var/bench/<name>.json and prints the same object as the last line."""
     record = {
-        "name": name,
-        "figures": figures,
+        "bench": name,
         "quick": QUICK,
+        "seconds": round(time.monotonic() - STARTED, 1),
         "commit": commit(),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "figures": figures,
         "machine": machine(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
     path = ROOT / "var" / "bench" / f"{name}.json"

@@ -15,7 +15,7 @@ from inference.engines import client
 from inference.models import Adapter, Alias, Rollout
 from paramstack_site.demo import people
 from tenants.models import Tenant, User
-from training import datasets, export, review, rlaif, runs
+from training import datasets, export, preferences, review, rlaif, runs
 from training.models import Choice, Evaluation, Export, Job, PromptDataset, RlaifRun, TrainingRun
 
 Progress = Callable[[int, int, str], None]  # done, total, words
@@ -47,6 +47,12 @@ class Scene:
     def run(self) -> TrainingRun:
         return TrainingRun.objects.filter(tenant=self.tenant, job__state=Job.State.DONE).latest("job__created_at")
 
+    @property
+    def adapter(self) -> Adapter:
+        if (adapter := self.run.adapter) is None:
+            raise StageFailed("The training run has no adapter; its page says why. Start `make demo` again.")
+        return adapter
+
 
 def settle_in(scene: Scene) -> str:
     tenants = people.settle_in(scene.kept)
@@ -77,7 +83,7 @@ def prefer(scene: Scene) -> str:
     run = RlaifRun.objects.filter(tenant=scene.tenant).exclude(job__state__in=["failed", "cancelled"]).first()
     if run is None:
         wait_for_engine(scene)
-        run = rlaif.start(scene.tenant, dataset, rlaif.default_config(), scene.engineer)
+        run = rlaif.start(scene.tenant, dataset, preferences.default_config(), scene.engineer)
     follow(scene, run.job)
     generators = sorted(set(run.candidates.values_list("generator", flat=True)))
     judges = sorted({verdict for verdict in run.pairs.values_list("verdicts__judge", flat=True) if verdict})
@@ -141,9 +147,7 @@ def evaluate(scene: Scene) -> str:
 
 
 def load(scene: Scene) -> str:
-    adapter = scene.run.adapter
-    if adapter is None:
-        raise StageFailed("The run has no adapter. Its page says why; start `make demo` again.")
+    adapter = scene.adapter
     wait_for_engine(scene)
     if adapter.state != Adapter.State.LOADED or adapter.engine_name not in client.Engine(settings.ENGINE_URL).models():
         registry.load(adapter)
@@ -152,7 +156,7 @@ def load(scene: Scene) -> str:
 
 def start_canary(scene: Scene) -> str:
     alias = Alias.objects.get(tenant=scene.tenant, name=people.ALIAS)
-    adapter = scene.run.adapter
+    adapter = scene.adapter
     rollout = Rollout.objects.filter(alias=alias, adapter=adapter).first()
     if rollout is None:
         rollout = rollouts.start(alias, adapter, scene.engineer, CANARY_BP)
