@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TextIO
 
 COLOURS = [36, 32, 33, 35, 34, 96, 92, 95]
+# What the supervisor says of itself at every start; its own log file keeps it. (The socket's directory is private.)
+SMALL_TALK = ("success: ", "RPC interface", "unix_http_server", "Set uid", "supervisord started")
 PAUSE = 0.2  # seconds between two looks
 
 
@@ -68,8 +70,8 @@ class Printer(threading.Thread):
 
     def print(self) -> None:
         for name, line in self.follower.lines():
-            if name == "supervisor" and " success: " in line:
-                continue  # `ready` says more
+            if name == "supervisor" and any(words in line for words in SMALL_TALK):
+                continue
             label = f"{name:<{self.width}} |"
             if name in self.colours:
                 label = f"\033[{self.colours[name]}m{label}\033[0m"

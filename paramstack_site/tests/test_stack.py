@@ -160,14 +160,30 @@ def test_a_second_stack_and_a_taken_port_are_said_plainly(up: Up, tmp_path: Path
     assert "Traceback" not in same.stderr + other.stderr + engine.stderr
 
 
+TRAIN = """
+from tenants.models import Tenant
+from training import runs
+runs.build_base(Tenant.objects.get_or_create(slug="acme", name="Acme")[0], None, name="{name}")
+"""
+
+
+def train(up: Up, name: str) -> None:
+    """Starts a real training program: the gpu worker's grandchild, in a session of its own."""
+    command = [sys.executable, "manage.py", "shell", "--verbosity=0", "--command", TRAIN.format(name=name)]
+    subprocess.run(command, env=up.environment(), cwd=settings.ROOT, check=True, timeout=60)
+    wait(lambda: any("training.dpo.pretrain" in command for command in up.processes().values()), 60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_when_the_command_gets(up: Up, number: signal.Signals):
+    train(up, number.name.lower())
     os.kill(up.process.pid, number)
     up.process.wait(40)
     wait(lambda: not up.processes(), 30)
 
 
 def test_no_process_is_left_when_the_supervisor_is_killed(up: Up):
+    train(up, "supervisor")
     os.kill(up.supervisor(), signal.SIGKILL)
     assert up.process.wait(40) == 1
     assert "The supervisor ended on its own" in up.text()
