@@ -36,7 +36,7 @@ def month(tenant: Tenant, month: str | None = None) -> dict[str, int]:
 def by_day(tenant: Tenant, month: str | None = None) -> list[dict[str, Any]]:
     """[{day (UTC date), spent, calls, input_tokens, output_tokens}], days with calls only, oldest first."""
     days = _rows(tenant, month or this_month()).annotate(instant=TruncDay("occurred_at", tzinfo=UTC))
-    rows = map(dict, days.values("instant").annotate(**SUMS).order_by("instant"))
+    rows: list[dict[str, Any]] = list(map(dict, days.values("instant").annotate(**SUMS).order_by("instant")))
     return [{"day": row.pop("instant").date(), **row} for row in rows]
 
 

@@ -28,6 +28,14 @@ def raise_(tenant: Tenant) -> None:
         transaction.on_commit(lambda: _assert_soon(assertion))
 
 
+def raise_all() -> None:
+    """The same for every tenant: for what they share, such as prices and base models."""
+    with transaction.atomic():
+        Tenant.objects.update(epoch=F("epoch") + 1)
+        assertions = [(str(pk), epoch) for pk, epoch in Tenant.objects.values_list("pk", "epoch")]
+        transaction.on_commit(lambda: _assert_soon(assertions))
+
+
 def assert_all() -> None:
     """Writes every tenant's epoch to Redis; raises redis.RedisError."""
     publish((str(pk), epoch) for pk, epoch in Tenant.objects.values_list("pk", "epoch"))
@@ -45,4 +53,4 @@ def _assert_soon(pairs: list[tuple[str, int]]) -> None:
     try:
         publish(pairs)
     except redis.RedisError:
-        log.warning("Redis does not answer; the ledger writer will raise the epoch of %s.", pairs[0][0])
+        log.warning("Redis does not answer; the ledger writer will raise %d epochs.", len(pairs))

@@ -178,5 +178,4 @@ def month_key(tenant: str, month: str) -> str:
     return f"ps:month:{tenant}:{month}"  # hash: spent, held
 
 
-NOTHING: dict[str, int] = {"input_tokens": 0, "output_tokens": 0, "cost_nano": 0}
 FIELDS = [field.name for field in fields(Event)]

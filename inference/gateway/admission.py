@@ -67,7 +67,7 @@ class Counters:
             verdict = metering.verdict(await self._run(metering.ADMIT, *metering.admit(event, limits)))
         except Unavailable:
             # The step may have run before the connection broke: release a hold that nobody will use.
-            self._spawn(self.settle(event.ending("aborted", reason="counters_unavailable", **metering.NOTHING)))
+            self._spawn(self._release(event))
             raise
         if not verdict.reason:
             self._held.add(event.request_id)
@@ -84,6 +84,11 @@ class Counters:
                 await asyncio.sleep(pause)
         log.error("Could not settle %s; the ledger writer will book it as estimated.", event.request_id)
         return False
+
+    async def _release(self, event: metering.Event) -> None:
+        nothing = event.ending("aborted", reason="counters_unavailable", input_tokens=0, output_tokens=0, cost_nano=0)
+        with contextlib.suppress(Unavailable):
+            await self._run(metering.SETTLE, *metering.settle(nothing))
 
     async def epoch(self, tenant: str) -> int:
         """The tenant's epoch, 0 if Redis has none; raises Unavailable."""

@@ -92,7 +92,7 @@ def _rule(entry: Any, line: int) -> Rule:
     rule_id, name, action = (options.pop(key, None) for key in ("id", "validator", "action"))
     if not isinstance(rule_id, str) or not 0 < len(rule_id) <= 60:
         raise PolicyError(entry.line, "each rule needs an id of 1 to 60 characters.")
-    if name not in VALIDATORS:
+    if not isinstance(name, str) or name not in VALIDATORS:
         raise PolicyError(entry.line, f"validator is one of {', '.join(VALIDATORS)}, not {name!r}.")
     if action not in ACTIONS:
         raise PolicyError(entry.line, f"action is one of {', '.join(ACTIONS)}, not {action!r}.")

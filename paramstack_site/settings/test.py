@@ -14,6 +14,9 @@ SECRET_KEY = "test-only"
 MASTER_KEY = "test-only-master"
 ALLOWED_HOSTS = ["*"]
 DATABASES = database("sqlite://:memory:")
+if "sqlite3" in str(DATABASES["default"]["ENGINE"]):
+    # A file, as in the embedded default: threads that share an in-memory database meet locks that no timeout waits for.
+    DATABASES["default"]["TEST"] = {"NAME": str(VAR / "test.sqlite3")}
 REDIS_URL = os.environ.get("REDIS_URL", "unix:///nonexistent/redis.sock")
 CELERY_BROKER_URL = "memory://"
 CELERY_TASK_ALWAYS_EAGER = False

@@ -1,0 +1,76 @@
+"""What a chat request may say, and how streams are cut."""
+
+import hashlib
+import json
+
+import pytest
+
+from inference import protocol
+
+MESSAGES = [{"role": "user", "content": "x"}]
+
+
+def parse(**changes):
+    return protocol.parse_chat(json.dumps({"model": "m", "messages": MESSAGES} | changes).encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "x"}, "messages"),
+        ({"messages": [{"role": "root", "content": "x"}]}, "messages[0]"),
+        ({"messages": ["x"]}, "messages[0]"),
+        ({"messages": [*MESSAGES, {"role": "user", "content": 5}]}, "messages[1].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": []}, "stream_options"),
+        ({"user": 5}, "user"),
+        ({"n": 2}, "n"),
+        ({"best_of": 5}, "best_of"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(changes, param):
+    with pytest.raises(protocol.Refusal) as caught:
+        parse(**changes)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"null", b'{"a": 1', b"{" * 5000])
+def test_what_is_no_json_object_is_refused(body):
+    with pytest.raises(protocol.Refusal) as caught:
+        protocol.parse_chat(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+def test_the_digest_is_of_the_bytes_and_the_newer_name_wins():
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":5,"max_completion_tokens":9}'
+    request = protocol.parse_chat(body)
+    assert request.digest == hashlib.sha256(body).hexdigest()
+    assert request.max_tokens == 9
+    assert request.input_bound > len(body)
+
+
+def test_the_engine_gets_what_belongs_to_it_and_always_reports_usage():
+    request = parse(stream=True, temperature=0.5, user="ayse", metadata={"a": 1}, stop=None)
+    sent = json.loads(request.payload("acme.x-v1", MESSAGES, 7))
+    assert sent.keys() == {"model", "messages", "max_tokens", "stream", "stream_options", "temperature"}
+    assert sent["stream_options"]["include_usage"] is True
+    assert not request.include_usage
+    assert parse(stream=True, stream_options={"include_usage": True}).include_usage
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+async def test_events_survive_any_cut(size):
+    said = ': hello\r\n\r\ndata: {"a": "ğ"}\r\n\r\ndata:{"b": 2}\n\nevent: x\ndata: [DONE]\n\ndata: {"c": 3}\n\n'
+    stream = said.encode()
+
+    async def chunks():
+        for start in range(0, len(stream), size):
+            yield stream[start : start + size]
+
+    assert [json.loads(data) async for data in protocol.events(chunks())] == [{"a": "ğ"}, {"b": 2}]
