@@ -3,7 +3,7 @@
 # ruff: noqa: E402  (Django must be set up before the models are imported)
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "paramstack_site.settings.dev")
@@ -21,7 +21,7 @@ from inference import snapshots
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import Snapshot
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
@@ -47,7 +47,7 @@ def database_answers() -> bool:
 
 
 gateway = Gateway(load_snapshot, settings.REDIS_URL, settings.ENGINE_URL)
-site = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
+site: Any = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

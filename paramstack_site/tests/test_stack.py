@@ -1,5 +1,6 @@
 """The embedded stack for real: `manage.py up` in a process of its own, killed in every way there is."""
 
+import functools
 import os
 import signal
 import socket
@@ -118,12 +119,16 @@ def up(home: Up) -> Iterator[Up]:
         os.kill(pid, signal.SIGKILL)
 
 
+def restarted(up: Up, name: str, old: int) -> bool:
+    return up.pids()[name] not in {0, old}
+
+
 def test_every_program_works_and_comes_back_after_kill_9(up: Up):
     assert set(up.pids()) == PROGRAMS
     assert (up.status("/healthz"), up.status("/v1/models")) == (200, 401)
     for name, pid in up.pids().items():
         os.kill(pid, signal.SIGKILL)
-        wait(lambda name=name, pid=pid: up.pids()[name] not in {0, pid}, 20)
+        wait(functools.partial(restarted, up, name, pid), 20)
     wait(lambda: all(state["statename"] == "RUNNING" for state in stack.states(up.var).values()), 60)
     wait(lambda: up.status("/v1/models") == 401, 30)
 
