@@ -11,6 +11,17 @@ from django.http import Http404, HttpRequest, HttpResponse
 from tenants.models import Member, Tenant, User
 
 View = Callable[..., HttpResponse]
+
+
+class Request(HttpRequest):
+    """What views under `/t/<slug>/` get: `enter` has let the person in. A type only; nothing makes one."""
+
+    tenant: Tenant
+    role: str
+    user: User  # never anonymous behind enter()
+    htmx: Any
+
+
 ALL_ROLES = frozenset(Member.Role.values)
 # What a role may do. An operator may do everything in every tenant.
 CAPABILITIES: dict[str, frozenset[str]] = {

@@ -1,0 +1,126 @@
+"""Operator pages: tenants, people, keys (to read), limits, budgets, prices. A change raises the tenant's epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.db.models import Model
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from tenants import audit, epochs
+from tenants.models import APIKey, AuditEntry, Budget, Member, Price, Quota, Tenant, User
+
+
+class Recorded(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Writes an audit entry and raises the epoch of the tenant that changed."""
+
+    def save_model(self, request: HttpRequest, obj: Model, form: ModelForm[Model], change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        tenant = obj if isinstance(obj, Tenant) else getattr(obj, "tenant", None)
+        after = {name: str(form.cleaned_data[name]) for name in form.changed_data if name in form.cleaned_data}
+        kind = obj._meta.model_name
+        audit.record(request.user, f"{kind}.{'change' if change else 'create'}", str(obj), None, after, tenant)  # type: ignore[arg-type]
+        if tenant:
+            epochs.raise_(tenant)
+
+
+class ReadOnly(ModelAdmin):  # type: ignore[misc]
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MemberInline(TabularInline):  # type: ignore[misc]
+    model = Member
+    extra = 0
+    autocomplete_fields = ["user"]
+
+
+class QuotaInline(TabularInline):  # type: ignore[misc]
+    model = Quota
+    extra = 0
+
+
+class BudgetInline(TabularInline):  # type: ignore[misc]
+    model = Budget
+    extra = 0
+
+
+@admin.register(Tenant)
+class TenantAdmin(Recorded):
+    list_display = ["name", "slug", "status", "created_at"]
+    list_filter = ["status"]
+    search_fields = ["name", "slug"]
+    prepopulated_fields = {"slug": ["name"]}
+    inlines = [MemberInline, QuotaInline, BudgetInline]
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        epochs.raise_(form.instance)  # members, quota and budget come after the tenant itself
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a tenant is closed, never deleted: its ledger and evidence stay
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
+    form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
+    fieldsets = [
+        (None, {"fields": ["username", "password"]}),
+        (_("Personal info"), {"fields": ["first_name", "last_name", "email", "language", "theme"]}),
+        (_("Permissions"), {"fields": ["is_active", "is_staff", "is_superuser"]}),
+    ]
+    list_display = ["username", "email", "is_staff", "is_active", "last_login"]
+    list_filter = ["is_staff", "is_superuser", "is_active"]
+
+
+@admin.register(Member)
+class MemberAdmin(Recorded):
+    list_display = ["user", "tenant", "role"]
+    list_filter = ["tenant", "role"]
+    autocomplete_fields = ["user", "tenant"]
+
+
+@admin.register(APIKey)
+class APIKeyAdmin(ReadOnly):
+    list_display = ["name", "id", "tenant", "created_at", "revoked_at"]
+    list_filter = ["tenant"]
+    exclude = ["salt", "digest"]
+
+
+@admin.register(Quota)
+class QuotaAdmin(Recorded):
+    list_display = ["tenant", "requests_per_minute"]
+
+
+@admin.register(Budget)
+class BudgetAdmin(Recorded):
+    list_display = ["tenant", "monthly_nano"]
+
+
+@admin.register(Price)
+class PriceAdmin(Recorded):
+    list_display = ["model", "input_nano_per_mtok", "output_nano_per_mtok", "valid_from"]
+    search_fields = ["model"]
+
+    def save_model(self, request: HttpRequest, obj: Model, form: ModelForm[Model], change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for tenant in Tenant.objects.all():  # a price is everybody's
+            epochs.raise_(tenant)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly):
+    list_display = ["at", "tenant", "actor", "action", "subject"]
+    list_filter = ["tenant", "action"]

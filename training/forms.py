@@ -1,0 +1,88 @@
+"""What a person fills in on the loop's pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
+
+from inference.models import BaseModel
+from tenants.models import Tenant
+from training.models import Choice, Export, PreferencePair, PromptDataset, RlaifRun, Source
+
+STATES = [("", _("All")), ("waiting", _("Waiting")), ("usable", _("Decided")), ("unused", _("Equal or bad"))]
+
+
+class Styled(forms.Form):
+    """Inputs in the console's look."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            if not isinstance(field.widget, forms.CheckboxInput):
+                field.widget.attrs.setdefault("class", "in")
+
+
+class Import(Styled):
+    name = forms.SlugField(label=_("Name"), max_length=60, help_text=_("The same name again makes the next version."))
+    file = forms.FileField(label=_("File"), widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,.csv"}))
+    keep_good = forms.BooleanField(label=_("Store the good rows, leave out the bad ones"), required=False)
+
+
+class StartRlaif(Styled):
+    dataset = forms.ModelChoiceField(PromptDataset.objects.none(), label=_("Prompt set"), empty_label=None)
+
+    def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["dataset"].queryset = PromptDataset.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+
+    def config(self) -> dict[str, Any]:
+        from training import rlaif
+
+        return rlaif.default_config()
+
+
+class StartTraining(Styled):
+    export = forms.ModelChoiceField(Export.objects.none(), label=_("Frozen pairs"), empty_label=None)
+    base = forms.ModelChoiceField(BaseModel.objects.all(), label=_("Base model"), empty_label=None)
+    epochs = forms.FloatField(label=_("Epochs"), min_value=0.1, max_value=20, initial=3)
+    beta = forms.FloatField(label=_("Beta"), min_value=0.01, max_value=1, initial=0.1)
+    learning_rate = forms.FloatField(label=_("Learning rate"), min_value=1e-7, max_value=1e-2, initial=1e-3)
+    rank = forms.IntegerField(label=_("LoRA rank"), min_value=1, max_value=256, initial=8)
+
+    def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rows = Export.objects.filter(tenant=tenant).select_related("run")
+        self.fields["export"].queryset = rows  # type: ignore[attr-defined]
+
+    def config(self) -> dict[str, Any]:
+        names = ("epochs", "beta", "learning_rate", "rank")
+        return {name: self.cleaned_data[name] for name in names}
+
+
+class PairFilter(Styled):
+    q = forms.CharField(required=False)
+    state = forms.ChoiceField(choices=STATES, required=False)
+    run = forms.ModelChoiceField(RlaifRun.objects.none(), required=False, empty_label=_("Every run"))
+    source = forms.ChoiceField(choices=[("", _("Every source")), *Source.choices], required=False)
+
+    def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["run"].queryset = RlaifRun.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+
+    def narrow(self, rows: QuerySet[PreferencePair]) -> QuerySet[PreferencePair]:
+        asked = self.cleaned_data
+        if asked["q"]:
+            rows = rows.filter(prompt__text__icontains=asked["q"])
+        if asked["run"]:
+            rows = rows.filter(run=asked["run"])
+        if asked["source"]:
+            rows = rows.filter(a__source=asked["source"]) | rows.filter(b__source=asked["source"])
+        narrowed = {
+            "waiting": rows.filter(decided_at=None),
+            "usable": rows.filter(decision__in=[Choice.A, Choice.B]),
+            "unused": rows.filter(decision__in=[Choice.TIE, Choice.BAD]),
+        }
+        return narrowed.get(asked["state"], rows)
