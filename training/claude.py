@@ -134,7 +134,7 @@ def ask(
 
     Raises the Problems of this module.
     """
-    config: dict[str, Any] = {"effort": "low"}
+    config: anthropic.types.OutputConfigParam = {"effort": "low"}
     if schema is not None:
         config["format"] = {"type": "json_schema", "schema": schema}
     with _problems(model, str(client.base_url)):
@@ -143,7 +143,7 @@ def ask(
             max_tokens=max_tokens,
             system=system,
             messages=[{"role": "user", "content": user}],
-            output_config=config,  # type: ignore[arg-type]  # a plain dict of the documented shape
+            output_config=config,
         )
     return _reply(message, model)
 

@@ -188,7 +188,7 @@ def _json_row(number: int, line: str | RowError) -> dict[str, Any] | RowError | 
     if isinstance(line, RowError) or not line.strip():
         return line if isinstance(line, RowError) else None
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         return RowError(number, error.colno, _("not valid JSON (%(why)s)") % {"why": error.msg})
     except RecursionError:
@@ -273,6 +273,6 @@ def _checked(line: int, value: Any, column: int, missing: bool = False, found: I
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         return RowError(line, column, _("“%(column)s” holds characters that are not text") % {"column": COLUMN})
     if len(text) > LIMIT:
-        words = {"length": len(text), "limit": LIMIT}
-        return RowError(line, column, _("the prompt has %(length)d characters; at most %(limit)d fit") % words)
+        sizes = {"length": len(text), "limit": LIMIT}
+        return RowError(line, column, _("the prompt has %(length)d characters; at most %(limit)d fit") % sizes)
     return Row(line, text)

@@ -15,12 +15,11 @@ from inference.engines import client as engines
 from training import claude
 from training.models import Source
 from training.problems import Problem
-from training.samples import Samples, for_prompt
+from training.samples import FILE, Samples, for_prompt
 
 if TYPE_CHECKING:
     import anthropic
 
-SAMPLE_FILE = "samples.jsonl"
 MAX_TOKENS = 600  # of a Claude answer, thinking included
 LOCAL_TOKENS = 96
 TEMPERATURE = 0.9
@@ -37,8 +36,10 @@ class EngineDown(Problem):
 
     def __init__(self, address: str, reason: object) -> None:
         self.address = address
-        words = {"address": address, "reason": reason}
-        super().__init__(_("The engine at %(address)s does not answer (%(reason)s): start it with `make up`.") % words)
+        self.reason = reason
+        super().__init__(
+            _("The engine at %(address)s does not answer: start it with `make up`.") % {"address": address}
+        )
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def ask_local(engine: engines.Engine, model: str, prompt: str, seed: int) -> Ans
     messages = [{"role": "user", "content": prompt}]
     try:
         body = engine.chat(model, messages, temperature=TEMPERATURE, seed=seed, max_tokens=LOCAL_TOKENS)
-    except engines.EngineError as error:
+    except engines.EngineDown as error:
         raise EngineDown(engine.url, error) from error
+    except engines.EngineError:  # of this prompt only: it is longer than the model's context, for one
+        return Answer("", Source.LOCAL, model)
     usage: dict[str, Any] = body.get("usage") or {}
     text = str(body["choices"][0]["message"]["content"] or "").strip()
     return Answer(text, Source.LOCAL, model, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
@@ -88,4 +91,4 @@ def take_written(samples: Samples, prompt: str, count: int) -> list[Answer]:
     found = for_prompt(samples, prompt)
     ranked = sorted(range(len(found)), key=lambda i: -found[i].score)
     picked = sorted((ranked[:1] + ranked[:0:-1])[:count])
-    return [Answer(found[i].text, Source.WRITTEN, SAMPLE_FILE) for i in picked]
+    return [Answer(found[i].text, Source.WRITTEN, FILE) for i in picked]

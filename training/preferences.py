@@ -7,14 +7,14 @@ caller's heart beats.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from inference.engines import client as engines
@@ -22,6 +22,7 @@ from training import claude, generators, judges, quotes, samples
 from training.generators import Answer
 from training.judges import Opinion, rules, written
 from training.judges import claude as claude_judge
+from training.models import Source
 from training.pairing import Contender
 from training.problems import Problem
 
@@ -74,8 +75,8 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
             raise BadConfig(name, _("%(name)s must be some of %(known)s; given: %(given)s.") % words)
     for name, low, high in (("num_responses", 2, 8), ("local_prompts", 0, 10_000), ("max_cost_nano", 0, 2**53)):
         if type(full[name]) is not int or not low <= full[name] <= high:
-            words = {"name": name, "low": low, "high": high}
-            raise BadConfig(name, _("%(name)s must be a whole number from %(low)d to %(high)d.") % words)
+            words = {"name": name, "low": str(low), "high": str(high)}
+            raise BadConfig(name, _("%(name)s must be a whole number from %(low)s to %(high)s.") % words)
     if "claude" in {*full["generators"], *full["judges"]}:
         claude.client()
     return full
@@ -121,7 +122,7 @@ class Kit:
         return generators.take_written(self.samples, prompt, count)
 
     def contender(self, prompt: str, text: str, source: str) -> Contender:
-        sample = samples.score_of(self.samples, prompt, text) if source == generators.Source.WRITTEN else None
+        sample = samples.score_of(self.samples, prompt, text) if source == Source.WRITTEN else None
         return Contender(text, source, sample.score if sample else None)
 
     def ask_claude(self, prompt: str, number: int) -> Answer:
@@ -176,8 +177,7 @@ def gather(
     try:
         while True:
             while len(running) < workers and (item := next(waiting, None)) is not None:
-                context = contextvars.copy_context()  # the language of error sentences
-                running[pool.submit(partial(context.run, item[1]))] = item[0]
+                running[pool.submit(_speaking, translation.get_language(), item[1])] = item[0]
             if not running:
                 return
             done, _rest = wait(running, timeout=BEAT, return_when=FIRST_COMPLETED)
@@ -185,6 +185,12 @@ def gather(
             yield from _results({future: running.pop(future) for future in done})
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _speaking(language: str | None, call: Callable[[], Result]) -> Result:
+    """Django's active language belongs to a thread; a call's sentences follow the one that asked for it."""
+    with translation.override(language):
+        return call()
 
 
 def _results(done: dict[Future[Result], Key]) -> Iterator[tuple[Key, Result]]:

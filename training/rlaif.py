@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Count
+from django.utils.translation import gettext as _
 
 from tenants.models import Tenant, User
 from training import generators, jobs, pairing, preferences
@@ -20,11 +21,23 @@ from training.judges import Opinion, settle
 from training.models import Candidate, Job, PreferencePair, Prompt, PromptDataset, RlaifRun, Source, Verdict
 from training.naming import next_name
 from training.preferences import Kit, default_config
+from training.problems import Problem
 
 __all__ = ["default_config", "execute", "start"]
 
 Call = tuple[Prompt, Callable[[], generators.Answer]]
 BATCH = 1_000  # rows in one INSERT
+
+
+class NoPairs(Problem):
+    """Nobody answered any prompt twice, so there is nothing to compare."""
+
+    def __init__(self, run: RlaifRun, notes: list[str]) -> None:
+        words = {"generators": ", ".join(run.config["generators"]), "notes": " ".join(notes)}
+        super().__init__(
+            _("No two answers to any prompt came from %(generators)s, so there is nothing to compare. %(notes)s")
+            % words
+        )
 
 
 @transaction.atomic
@@ -42,6 +55,8 @@ def execute(run: RlaifRun, claim: jobs.Claim) -> None:
     prompts = list(run.dataset.prompts.all())
     notes = _answer(run, claim, kit, prompts)
     _pair(run, claim, kit)
+    if not run.pairs.exists():
+        raise NoPairs(run, notes)
     _judge(run, claim, kit)
     _propose(run, claim)
     with claim.guard():

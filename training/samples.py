@@ -15,6 +15,8 @@ from django.utils.translation import gettext as _
 from attestation import canonical
 from training.problems import Problem
 
+FILE = "samples.jsonl"  # how candidates and verdicts name where they come from
+
 
 @dataclass(frozen=True)
 class Sample:

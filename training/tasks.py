@@ -22,16 +22,16 @@ def execute(claim: jobs.Claim) -> None:
             evaluation.execute(job.evaluation, claim)
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
 def run_job(job_id: str) -> None:
     jobs.run(job_id, execute)
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
 def gpu_run_job(job_id: str) -> None:
     jobs.run(job_id, execute)
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
 def reap_jobs() -> int:
     return jobs.reap()

@@ -84,7 +84,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 def _score(aspects: dict[str, Any]) -> float:
-    values = [aspects[aspect] for aspect in ASPECTS]
+    values: list[int] = [aspects[aspect] for aspect in ASPECTS]
     if any(type(value) is not int or not 1 <= value <= 5 for value in values):
         raise ValueError(f"scores outside 1 to 5: {values}")
     return round(10 * (sum(values) / len(values) - 1) / 4, 2)

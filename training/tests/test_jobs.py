@@ -1,4 +1,4 @@
-"""What the job row promises: one worker at a time, stale writes refused, dead workers noticed, nothing sent too early."""
+"""What the job row promises: one worker at a time, stale writes refused, dead workers noticed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_progress_is_kept_and_renews_the_lease(job):
     claim.beat(done=2, total=5, stage="answers", cost_nano=17)
     job.refresh_from_db()
     assert (job.done, job.total, job.stage, job.cost_nano) == (2, 5, "answers", 17)
-    assert job.lease_until and job.lease_until > timezone.now() + timedelta(seconds=20)
+    assert job.lease_until
+    assert job.lease_until > timezone.now() + timedelta(seconds=20)
 
 
 def test_a_stale_claim_can_write_nothing(job):
