@@ -96,7 +96,7 @@ class Gateway:
 
     async def _models(self, scope: Scope, name: str, reply: Reply) -> None:
         snapshot = await self._open(scope)
-        if await self._counters.epoch(snapshot.tenant) != snapshot.limits.epoch:
+        if not await self._is_current(snapshot):
             snapshot = await self._open(scope, fresh=True)
         cards = [
             {"id": route.name, "object": "model", "created": 0, "owned_by": "paramstack"}
@@ -136,14 +136,22 @@ class Gateway:
         """The call with its hold taken. A snapshot that is out of date is read again and tried again."""
         snapshot = await self._open(scope)
         for _ in range(ATTEMPTS):
-            call = _plan(request_id, snapshot, request)
-            verdict = await self._counters.admit(call.hold, snapshot.limits)
-            if not verdict.reason:
-                return call
-            if verdict.reason not in ("stale", "unseeded"):
-                raise _over(verdict.reason, verdict.retry_ms)
+            try:
+                call = _plan(request_id, snapshot, request)
+            except Refusal:  # by the settings as they are now, or as they were?
+                if await self._is_current(snapshot):
+                    raise
+            else:
+                verdict = await self._counters.admit(call.hold, snapshot.limits)
+                if not verdict.reason:
+                    return call
+                if verdict.reason not in ("stale", "unseeded"):
+                    raise _over(verdict.reason, verdict.retry_ms)
             snapshot = await self._open(scope, fresh=True)
         raise Refusal(503, "settings_changing", "Your organisation's settings are changing. Try again.", None, 1)
+
+    async def _is_current(self, snapshot: Snapshot) -> bool:
+        return await self._counters.epoch(snapshot.tenant) == snapshot.limits.epoch
 
     async def _open(self, scope: Scope, fresh: bool = False) -> Snapshot:
         """The snapshot of the caller's key; raises Refusal 401, or 503 when the database does not answer."""

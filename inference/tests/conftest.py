@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,11 +19,12 @@ import pytest
 import uvicorn
 from aiohttp import web
 
-from inference import snapshots
+from attestation import statements
+from inference import registry, snapshots
 from inference.gateway.app import Gateway
-from inference.models import BaseModel
+from inference.models import Adapter, BaseModel
 from tenants import keys
-from tenants.models import Price, UsageEvent
+from tenants.models import Price, Tenant, UsageEvent
 from tenants.writer import Writer
 
 HELLO = {"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}]}
@@ -62,6 +65,19 @@ class Engine:
         self.refuse: int | None = None
         self.asked: list[dict[str, Any]] = []
         self.written = 0
+        self.loaded: dict[str, str] = {}  # name -> path
+
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name} for name in ("demo-base", *self.loaded)]})
+
+    async def load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.loaded[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def unload(self, request: web.Request) -> web.Response:
+        self.loaded.pop((await request.json())["lora_name"])
+        return web.Response(text="Success")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -121,6 +137,9 @@ class Serving:
     async def _start_engine(self) -> int:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self.engine.chat)
+        app.router.add_get("/v1/models", self.engine.models)
+        app.router.add_post("/v1/load_lora_adapter", self.engine.load)
+        app.router.add_post("/v1/unload_lora_adapter", self.engine.unload)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
@@ -199,3 +218,26 @@ def serving(transactional_db: None, base: BaseModel, loop_thread: Loop, redis_ur
 def key(transactional_db: None, cast: Any) -> str:
     """The text of Acme's key."""
     return keys.create(cast.acme, "test", cast.owner)[1]
+
+
+@pytest.fixture
+def publish(base: BaseModel, cast: Any, tmp_path: Path) -> Callable[..., Adapter]:
+    """Registers the next version of an adapter with really signed files; `tenant` is Acme unless said."""
+
+    def make(name: str = "destek", tenant: Tenant | None = None) -> Adapter:
+        tenant = tenant or cast.acme
+        path = tmp_path / secrets.token_hex(4)
+        path.mkdir()
+        (path / "adapter_config.json").write_text('{"r": 8}')
+        (path / "adapter_model.safetensors").write_bytes(secrets.token_bytes(64))
+        statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, f"{tenant.slug}/{name}", path, {})
+        return registry.register(tenant, name, base, path, statement, {"reward_accuracy": 0.9})
+
+    return make
+
+
+@pytest.fixture
+def engine(serving: Serving, settings: Any) -> Engine:
+    """The engine of `serving`, where the registry finds it too."""
+    settings.ENGINE_URL = f"http://127.0.0.1:{serving.engine_port}"
+    return serving.engine
