@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,17 +98,24 @@ Loader = Callable[[str], Snapshot | None]
 
 
 class Cache:
-    """Snapshots by key id. Unknown and revoked keys are not kept; `fresh` joins a load that is under way."""
+    """Snapshots by key id. Unknown and revoked keys are not kept; `fresh` joins a load that is under way.
+
+    A change is seen by its epoch; the age limit is for what changes by itself, such as a price that becomes valid.
+    """
 
     CAPACITY = 20_000
+    SECONDS = 60.0
 
     def __init__(self, load: Loader) -> None:
         self._load = load
-        self._known: dict[str, Snapshot] = {}
+        self._known: dict[str, tuple[float, Snapshot]] = {}
         self._loading: dict[str, asyncio.Task[Snapshot | None]] = {}
 
     async def get(self, key_id: str) -> Snapshot | None:
-        return self._known.get(key_id) or await self.fresh(key_id)
+        loaded_at, snapshot = self._known.get(key_id) or (0.0, None)
+        if snapshot and time.monotonic() - loaded_at < self.SECONDS:
+            return snapshot
+        return await self.fresh(key_id)
 
     async def fresh(self, key_id: str) -> Snapshot | None:
         """Read from the database, whatever is known; raises what the loader raises."""
@@ -123,5 +131,5 @@ class Cache:
         if snapshot:
             while len(self._known) >= self.CAPACITY:
                 self._known.pop(next(iter(self._known)))
-            self._known[key_id] = snapshot
+            self._known[key_id] = time.monotonic(), snapshot
         return snapshot

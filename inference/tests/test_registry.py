@@ -1,5 +1,6 @@
 """No adapter is registered or loaded without a signature that holds for its files as they are now."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from attestation.signing import VerificationError
 from inference import aliases, registry, tasks
 from inference.engines import client
 from inference.models import Adapter
-from tenants.models import AuditEntry
+from tenants.models import AuditEntry, Price
 
 Loaded = Adapter.State.LOADED
 
@@ -118,6 +119,14 @@ def test_an_engine_that_restarted_gets_its_adapters_back_but_not_tampered_ones(s
     assert tasks.reconcile_engine() == 0
     serving.stop_engine()
     assert tasks.reconcile_engine() == 0
+
+
+def test_a_base_model_opens_for_every_key_once_it_is_entered(serving, key, cast):
+    prices = {"input_nano_per_mtok": 1, "output_nano_per_mtok": 1, "valid_from": datetime(2026, 1, 1, tzinfo=UTC)}
+    Price.objects.create(model="llama", **prices)
+    assert serving.post(key, {"model": "llama"}).status_code == 404
+    registry.enter_base("llama", "/models/llama", "0" * 64, cast.operator)
+    assert serving.post(key, {"model": "llama"}).status_code == 200
 
 
 @pytest.mark.django_db

@@ -37,7 +37,8 @@ def arm(serving, key, user):
 def test_callers_stick_and_a_growing_weight_keeps_them():
     def taken(weight):
         route = Route("bot", Target("a", "", 1, 1), Target("b", "", 1, 1), weight, "salt", is_alias=True)
-        return {user for user in range(10_000) if route.choose(f"user-{user}").arm == "challenger"}
+        arms = {user: route.choose(f"user-{user}") for user in range(10_000)}
+        return {user for user, choice in arms.items() if choice and choice.arm == "challenger"}
 
     tenth, half = taken(1_000), taken(5_000)
     assert 900 < len(tenth) < 1_100
@@ -153,7 +154,7 @@ class TestStates:
         ]
         entries = AuditEntry.objects.filter(action__startswith="rollout.").order_by("pk")
         assert list(entries.values_list("action", flat=True)) == ["rollout.start", "rollout.weight", "rollout.stop"]
-        assert entries[1].before["weight_bp"] == 1_000
+        assert entries[1].before == {"state": "running", "weight_bp": 1_000}
         cast.acme.refresh_from_db()
         assert cast.acme.epoch == before + 3
 
