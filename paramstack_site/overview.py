@@ -83,7 +83,7 @@ def read(tenant: Tenant) -> Loop:
     run = TrainingRun.objects.filter(tenant=tenant).select_related("job", "adapter").first()
     return Loop(
         tenant=tenant,
-        dataset=PromptDataset.objects.filter(tenant=tenant).annotate(size=Count("prompts")).first(),
+        dataset=_newest_dataset(tenant),
         rlaif=RlaifRun.objects.filter(tenant=tenant).select_related("job").order_by("-job__created_at").first(),
         pairs=totals["all"],
         waiting=pairs.waiting().count(),
@@ -98,6 +98,11 @@ def read(tenant: Tenant) -> Loop:
         .first(),
         calls=tenant.usage.filter(occurred_at__gte=hour).count(),
     )
+
+
+def _newest_dataset(tenant: Tenant) -> PromptDataset | None:
+    counted = PromptDataset.objects.filter(tenant=tenant).annotate(size=Count("prompts"))
+    return counted.order_by("-created_at").first()  # a GROUP BY drops the model's own order
 
 
 def _number(value: int) -> str:

@@ -20,8 +20,9 @@ def curve(
         "line": {"color": "--ink", "width": 1.75},
         "marker": {"color": "--bg", "size": 6, "line": {"color": "--ink", "width": 1.5}},
     }
+    last = max([steps, 1, *(step for step, _values in train)])
     layout: Figure = {
-        "xaxis": {"range": [0, max([steps, 1, *(step for step, _values in train)])], "nticks": 5, "hoverformat": "d"},
+        "xaxis": {"range": [0, round(last * 1.03, 2)], "nticks": 5, "hoverformat": "d"},
         "yaxis": {"nticks": 5},
     }
     if line is not None:

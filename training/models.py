@@ -66,6 +66,10 @@ class Job(models.Model):
             return None
         return (timezone.now() - self.started_at).total_seconds() / self.done * (self.total - self.done)
 
+    @property
+    def seconds_taken(self) -> float | None:
+        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
+
 
 class PromptDataset(models.Model):
     """One immutable version of a named set of prompts."""

@@ -69,7 +69,10 @@ def datasets(request: access.Request) -> HttpResponse:
                 form.add_error("file", str(problem))
         status = 422
     rows = (
-        PromptDataset.objects.filter(tenant=request.tenant).annotate(size=Count("prompts")).select_related("created_by")
+        PromptDataset.objects.filter(tenant=request.tenant)
+        .annotate(size=Count("prompts"))
+        .select_related("created_by")
+        .order_by("-created_at")
     )
     context = {"page": page_of(request, rows), "form": form, "parsed": parsed}
     return render(request, "training/datasets.html", context, status=status)

@@ -33,7 +33,7 @@ STATUS: dict[str, tuple[str, str, Any]] = {
     "paused": ("circle-pause", "wait", _("Paused")),
     "done": ("circle-check", "done", _("Done")),
     "pass": ("circle-check", "pass", _("Passed")),
-    "live": ("circle-dot", "live", _("Live")),
+    "live": ("circle-dot", "live", pgettext_lazy("status", "Live")),
     "warn": ("triangle-alert", "warn", _("Warning")),
     "failed": ("octagon-x", "failed", _("Failed")),
     "refused": ("octagon-x", "refused", _("Refused")),
@@ -58,6 +58,19 @@ STATES: dict[str, tuple[str, Any]] = {
     "suspended": ("paused", _("Suspended")),
     "closed": ("cancelled", _("Closed")),
 }
+# What a job does right now, as its row says it.
+STAGES: dict[str, Any] = {
+    "answers": _("making answers"),
+    "verdicts": _("judging"),
+    "verify": _("verifying"),
+    "load": _("loading the model"),
+    "train": _("training"),
+    "pretrain": _("pre-training"),
+    "evaluate": _("evaluating"),
+    "publish": _("signing and publishing"),
+}
+# The kinds of thing that audit entries name: `alias destek`.
+SUBJECTS: dict[str, Any] = {"alias": _("model name"), "key": _("API key"), "policy": _("policy")}
 # What the audit log's actions are called.
 ACTIONS: dict[str, Any] = {
     "key.create": _("created an API key"),
@@ -284,6 +297,18 @@ def compact(value: Any) -> str:
 def action(name: str) -> Any:
     """An audit action in words; one without words shows its name."""
     return ACTIONS.get(name, name)
+
+
+@register.filter
+def stage(name: str) -> Any:
+    return STAGES.get(name, name)
+
+
+@register.filter
+def subject(name: str) -> str:
+    """An audit subject with its kind in the page's language."""
+    kind, space, rest = name.partition(" ")
+    return f"{SUBJECTS.get(kind, kind)}{space}{rest}"
 
 
 @register.filter

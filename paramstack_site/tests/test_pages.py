@@ -1,0 +1,344 @@
+"""Pages: each one answers in both languages, a stranger sees nothing, a role can do no more than it may."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from babel.messages.pofile import read_po
+from django.conf import settings as configured
+from django.urls import reverse
+from django.utils import timezone
+
+from attestation import statements
+from inference import aliases, registry, rollouts
+from inference.models import Adapter, BaseModel
+from tenants import keys, ledger, metering
+from tenants.models import UsageEvent
+from training import datasets, review
+from training.models import (
+    Candidate,
+    Evaluation,
+    Export,
+    Job,
+    PreferencePair,
+    RlaifRun,
+    TrainingMetric,
+    TrainingRun,
+    Verdict,
+)
+
+PAGES = ("overview", "datasets", "rlaif_runs", "pairs", "exports", "review", "runs", "adapters", "rollouts")
+PAGES += ("playground", "usage", "settings", "members", "audit", "policy")
+DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt")
+SECRET_JUDGE = "what-the-judge-said"
+
+
+@pytest.fixture
+def furnished(cast, settings, tmp_path):
+    """Acme with one row of everything: the keys of the detail pages, by route name."""
+    settings.ENGINE_URL = "http://127.0.0.1:1"
+    settings.ARTIFACTS = tmp_path
+    tenant, user = cast.acme, cast.engineer
+    base = BaseModel.objects.create(name="demo-base", source=str(tmp_path))
+    dataset = datasets.create(tenant, "destek", ["Merhaba?", "Nasılsınız?"], user)
+
+    def job(kind, state="done"):
+        now = timezone.now()
+        return Job.objects.create(
+            tenant=tenant,
+            kind=kind,
+            state=state,
+            created_by=user,
+            done=3,
+            total=9,
+            started_at=now - timedelta(minutes=5),
+        )
+
+    run = RlaifRun.objects.create(tenant=tenant, name="rlaif-0001", dataset=dataset, job=job("rlaif"), config={})
+    pairs = []
+    for prompt in dataset.prompts.all():
+        made = [
+            Candidate.objects.create(
+                run=run, prompt=prompt, number=n, text=f"Yanıt {n}", source="written", generator="samples.jsonl"
+            )
+            for n in (1, 2)
+        ]
+        pair = PreferencePair.objects.create(
+            tenant=tenant, run=run, prompt=prompt, a=made[0], b=made[1], proposal="a", score_a=9, score_b=2
+        )
+        Verdict.objects.create(pair=pair, source="written", judge="samples.jsonl", choice="a", rationale=SECRET_JUDGE)
+        pairs.append(pair)
+    review.decide(pairs[0], cast.reviewer, "a", "b", 3.0)
+    files = tmp_path / "adapter"
+    files.mkdir()
+    (files / "adapter_model.safetensors").write_bytes(b"weights")
+    statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, "acme/destek", files, {"run": "dpo-0001"})
+    metrics = {"reward_accuracy": 0.8, "reward_accuracy_low": 0.6, "reward_accuracy_high": 0.9, "pairs": 30}
+    adapter = registry.register(tenant, "destek", base, files, statement, metrics)
+    Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
+    adapter.refresh_from_db()
+    frozen = Export.objects.create(
+        tenant=tenant, run=run, digest="ab" * 32, path="exports/x", train_pairs=9, heldout_pairs=3, seed=7,
+        statement=statement,
+    )  # fmt: skip
+    trained = TrainingRun.objects.create(
+        tenant=tenant, name="dpo-0001", export=frozen, base=base, job=job("dpo", "running"), config={}, adapter=adapter
+    )
+    for step in (2, 4):
+        values = {"loss": 0.6 - step / 100, "reward_margin": step / 10, "reward_accuracy": 0.7}
+        TrainingMetric.objects.create(run=trained, step=step, split="train", values=values)
+    Evaluation.objects.create(run=trained, job=job("evaluation"), metrics=metrics)
+    rollout = rollouts.start(aliases.create(tenant, "destek", base, user), adapter, user, 1_000)
+    key, _text = keys.create(tenant, "web", user)
+    ledger.write([event(tenant, key, n) for n in range(3)])
+    return {
+        "dataset": dataset.pk,
+        "rlaif_run": run.pk,
+        "pair": pairs[1].pk,
+        "run": trained.pk,
+        "adapter": adapter.pk,
+        "rollout": rollout.pk,
+        "receipt": "req_0",
+    }
+
+
+def event(tenant, key, number):
+    now = timezone.now()
+    row = metering.Event(
+        f"req_{number}",
+        str(tenant.pk),
+        key.pk,
+        now.isoformat(),
+        metering.month_of(now),
+        "settled",
+        "destek",
+        "demo-base",
+    )
+    return asdict(replace(row, arm="champion", input_tokens=7, output_tokens=7, cost_nano=7, latency_ms=7))
+
+
+def address(name, furnished):
+    return reverse(name, args=["acme", furnished[name]] if name in furnished else ["acme"])
+
+
+def every_page(furnished):
+    return [address(name, furnished) for name in (*PAGES, *DETAILS)]
+
+
+@pytest.mark.parametrize("language", ["tr", "en"])
+def test_every_page_answers_in_both_languages(client, cast, furnished, language):
+    cast.owner.language = language
+    cast.owner.save()
+    client.force_login(cast.owner)
+    for page in every_page(furnished):
+        answer = client.get(page)
+        assert answer.status_code == 200, page
+        assert f'<html lang="{language}"' in answer.text, page
+
+
+def test_every_page_of_an_empty_tenant_answers(client, cast, settings):
+    settings.ENGINE_URL = "http://127.0.0.1:1"
+    client.force_login(cast.outsider)
+    for name in PAGES:
+        assert client.get(reverse(name, args=["globex"])).status_code == 200, name
+
+
+def test_a_stranger_finds_nothing(client, cast, furnished):
+    client.force_login(cast.outsider)
+    for page in every_page(furnished):
+        assert client.get(page).status_code == 404, page
+
+
+def test_rows_of_another_tenant_are_not_found_under_ones_own(client, cast, furnished):
+    client.force_login(cast.outsider)
+    for name in DETAILS:
+        assert client.get(reverse(name, args=["globex", furnished[name]])).status_code == 404, name
+
+
+def test_nobody_comes_in_without_login(client, furnished):
+    for page in every_page(furnished):
+        answer = client.get(page)
+        assert answer.status_code == 302
+        assert answer.url.startswith("/login/?next=")
+
+
+def test_a_page_asks_the_database_a_bounded_number_of_times(client, cast, furnished, django_assert_max_num_queries):
+    client.force_login(cast.owner)
+    for page in every_page(furnished):
+        with django_assert_max_num_queries(24):
+            client.get(page)
+
+
+def test_a_fragment_is_a_fragment_and_stops_polling_with_its_job(client, cast, furnished):
+    client.force_login(cast.owner)
+    page = address("run", furnished)
+    running = client.get(page, headers={"HX-Request": "true"})
+    assert running.status_code == 200
+    assert "<html" not in running.text
+    Job.objects.update(state="done")
+    assert client.get(page, headers={"HX-Request": "true"}).status_code == 286
+
+
+def test_no_page_carries_inline_script_or_style(client, cast, furnished):
+    client.force_login(cast.owner)
+    for page in every_page(furnished):
+        answer = client.get(page)
+        assert "unsafe-inline" not in answer.headers["Content-Security-Policy"]
+        assert not re.search(r'\sstyle="|\son[a-z]+="|<script(?![^>]*(src=|application/json))', answer.text), page
+
+
+def test_reviewing_is_blind(client, cast, furnished):
+    """Neither source nor verdict is in the page before the decision; both are afterwards."""
+    client.force_login(cast.reviewer)
+    for page in (address("review", furnished), address("pair", furnished)):
+        text = client.get(page).text
+        assert "samples.jsonl" not in text
+        assert SECRET_JUDGE not in text
+    client.post(address("review", furnished), {"pair": furnished["pair"], "side": "left"})
+    assert SECRET_JUDGE in client.get(address("pair", furnished)).text
+
+
+def test_a_decision_by_plain_form_shows_the_next_pair_and_can_be_taken_back(client, cast, furnished):
+    client.force_login(cast.reviewer)
+    pair = PreferencePair.objects.get(pk=furnished["pair"])
+    seen = review.question(pair, cast.reviewer)
+    answer = client.post(
+        address("review", furnished), {"pair": pair.pk, "side": "right", "seconds": "4.2"}, follow=True
+    )
+    assert answer.status_code == 200
+    pair.refresh_from_db()
+    assert pair.decision == seen.choice("right")
+    assert pair.reviews.get().seconds == 4.2
+    client.post(reverse("review_undo", args=["acme"]))
+    pair.refresh_from_db()
+    assert pair.decision == ""
+
+
+WRITES = [
+    ("dataset_sample", ()), ("freeze", ("rlaif_run",)), ("adapter_load", ("adapter",)), ("alias_create", ()),
+    ("rollout_start", ()), ("rollout_stop", ("rollout",)), ("rollout_promote", ("rollout",)), ("key_create", ()),
+    ("rollout_weight", ("rollout",)), ("adapter_unload", ("adapter",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "ids"), WRITES)
+def test_an_auditor_changes_nothing(client, cast, furnished, name, ids):
+    client.force_login(cast.auditor)
+    address = reverse(name, args=["acme", *(furnished[one] for one in ids)])
+    assert client.post(address, {"name": "x"}).status_code == 403
+    assert client.get(address).status_code in {403, 405}
+
+
+@pytest.mark.parametrize("name", ["datasets", "rlaif_runs", "runs", "policy"])
+def test_an_auditor_starts_nothing_on_a_page_that_also_reads(client, cast, furnished, name):
+    client.force_login(cast.auditor)
+    assert client.post(reverse(name, args=["acme"]), {}).status_code == 403
+
+
+def test_a_key_is_shown_once(client, cast, furnished):
+    client.force_login(cast.developer)
+    answer = client.post(reverse("key_create", args=["acme"]), {"name": "mobil", "scopes": ["inference"]})
+    (secret,) = re.findall(r"ps_live_[a-z2-7]{12}_[a-z2-7]{32}_[0-9a-f]{8}", answer.text)
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert secret not in client.get(reverse("settings", args=["acme"])).text
+
+
+def test_a_broken_file_is_reported_row_by_row_and_stores_nothing(client, cast, furnished, tmp_path):
+    client.force_login(cast.engineer)
+    path = tmp_path / "istemler.jsonl"
+    path.write_text('{"prompt": "İyi satır"}\n{"prompt": 3}\n', encoding="utf-8")
+    with path.open("rb") as file:
+        answer = client.post(reverse("datasets", args=["acme"]), {"name": "yeni", "file": file})
+    assert answer.status_code == 422
+    assert "metin olmalı" in answer.text
+    with path.open("rb") as file:
+        kept = client.post(reverse("datasets", args=["acme"]), {"name": "yeni", "file": file, "keep_good": "on"})
+    assert kept.status_code == 302
+
+
+def test_verifying_says_what_holds_and_which_file_does_not(client, cast, furnished):
+    client.force_login(cast.auditor)
+    page = reverse("adapter_verify", args=["acme", furnished["adapter"]])
+    assert "Kanıtlandı" in client.post(page).text
+    adapter = Adapter.objects.get(pk=furnished["adapter"])
+    (Path(adapter.path) / "adapter_model.safetensors").write_bytes(b"other weights")
+    broken = client.post(page).text
+    assert "Kanıtlanamadı" in broken
+    assert "adapter_model.safetensors" in broken
+
+
+def test_a_receipt_page_verifies_and_a_changed_row_does_not(client, cast, furnished):
+    client.force_login(cast.auditor)
+    page = address("receipt", furnished)
+    assert "aynen aşağıdaki gibi" in client.get(page).text
+    UsageEvent.objects.filter(request_id="req_0").update(cost_nano=1)
+    assert "Makbuz tutmuyor" in client.get(page).text
+
+
+def test_theme_and_language_are_form_posts(client, cast):
+    assert 'lang="tr"' in client.get("/login/").text
+    client.post("/preferences/", {"language": "en", "theme": "dark", "next": "/login/"})
+    text = client.get("/login/").text
+    assert 'lang="en"' in text
+    assert 'data-theme="dark"' in text
+    assert client.post("/preferences/", {"theme": "dark", "next": "https://evil.example/"}).url == "/"
+
+
+def test_the_start_page_goes_to_the_only_tenant_or_offers_the_choice(client, cast):
+    client.force_login(cast.engineer)
+    assert client.get("/").url == "/t/acme/"
+    client.force_login(cast.operator)
+    answer = client.get("/")
+    assert "Globex" in answer.text
+
+
+def test_five_wrong_passwords_pause_the_login(client, cast):
+    for _ in range(5):
+        answer = client.post("/login/", {"username": "owner", "password": "yanlis"})
+    assert answer.status_code == 429
+    assert "15 dakika" in answer.text
+
+
+def test_an_error_page_names_its_number_and_nothing_else(client, cast, monkeypatch):
+    client.raise_request_exception = False
+    client.force_login(cast.owner)
+    monkeypatch.setattr("paramstack_site.overview.read", lambda tenant: 1 / 0)
+    answer = client.get(reverse("overview", args=["acme"]))
+    assert answer.status_code == 500
+    assert re.search(r"<code[^>]*>[0-9a-f]{8}</code>", answer.text)
+
+
+def test_every_sentence_of_the_pages_is_in_turkish():
+    with (configured.ROOT / "locale/tr/LC_MESSAGES/django.po").open("rb") as file:
+        catalog = read_po(file, locale="tr")
+    known = {m.id if isinstance(m.id, str) else m.id[0] for m in catalog if m.id and m.string and all(m.string)}
+    missing = []
+    for template in (configured.ROOT / "templates").rglob("*.html"):
+        text = template.read_text(encoding="utf-8")
+        used = re.findall(r'{% translate "((?:[^"])+)"', text) + re.findall(r'_\("([^"]+)"\)', text)
+        missing += [
+            f"{template.name}: {one}" for one in used if one.replace("%", "%%") not in known and one not in known
+        ]
+    assert not missing
+
+
+def test_the_compiled_catalog_is_the_written_one():
+    from babel.messages.mofile import read_mo
+
+    folder = configured.ROOT / "locale/tr/LC_MESSAGES"
+    with (folder / "django.po").open("rb") as po, (folder / "django.mo").open("rb") as mo:
+        written, compiled = read_po(po, locale="tr"), read_mo(mo)
+    assert sentences(written) == sentences(compiled)
+
+
+def sentences(catalog):
+    """msgid (its singular) -> msgstr (its first form)."""
+
+    def first(text):
+        return text if isinstance(text, str) else text[0]
+
+    return {(m.context, first(m.id)): first(m.string) for m in catalog if m.id}
