@@ -1,4 +1,4 @@
-"""How the training programs talk and write: progress as JSON lines, directories whole or not at all, refusals as exit 2."""
+"""How the training programs talk and write: progress as JSON lines, files whole or not at all, refusals as exit 2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def say(stage: str, done: int, total: int, **facts: object) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A directory to write into that appears at `path` when the block ends well, and leaves nothing when it does not."""
+    """A directory to write into; it appears at `path` when the block ends well, and is gone when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

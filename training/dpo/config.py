@@ -40,7 +40,6 @@ class Config:
     loss_type: str = "sigmoid"
     label_smoothing: float = 0.0
     logging_steps: int = 2
-    evaluations_per_epoch: int = 1
     target_modules: list[str] = field(default_factory=list)  # empty: every linear layer but the output head
     samples: int = 6  # answers shown side by side by the evaluation
     sample_tokens: int = 96
@@ -90,7 +89,7 @@ def build(values: dict[str, Any]) -> Config:
 def _check(config: Config) -> None:
     _check_types(config)
     above_zero = ("epochs", "beta", "learning_rate", "rank", "alpha", "per_device_batch", "gradient_accumulation")
-    for name in (*above_zero, "logging_steps", "evaluations_per_epoch"):
+    for name in (*above_zero, "logging_steps"):
         if not getattr(config, name) > 0:
             raise Refusal(f"{name} must be above 0; it is {getattr(config, name)}.")
     if config.max_length < 16:

@@ -1,0 +1,150 @@
+"""One DPO run: `python -m training.dpo.program CONFIG.json`, a process of its own that knows no Django.
+
+TRL's `DPOTrainer` (Rafailov et al. 2023, "Direct Preference Optimization") trains a LoRA adapter (Hu et al. 2021) with
+PEFT. Progress goes to stdout as JSON lines, the curve to `output_dir`/metrics.jsonl while it grows, the adapter to
+`output_dir`/adapter when it is whole. What a person can mend ends with one sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.dpo import artifacts, bases, config, pairs
+from training.dpo.config import Config, Refusal
+
+if TYPE_CHECKING:
+    from trl import DPOConfig, DPOTrainer
+
+METRICS = "metrics.jsonl"
+EVERY_BATCH_REFERENCE = 16  # pairs per forward pass of the reference; needs no gradient memory
+
+
+def train(settings: Config) -> None:
+    """Trains and saves. Raises `Refusal`; whatever it raises, nothing half-written stays in `output_dir`."""
+    chosen = pairs.read(settings.train)
+    heldout = pairs.read(settings.heldout) if settings.heldout else []
+    bases.prepare(settings.base_model)
+    artifacts.say("load", 0, 1)
+    model, tokenizer = bases.load(settings.base_model)
+    with _clean(settings), tempfile.TemporaryDirectory() as scratch:
+        trainer = build(settings, model, tokenizer, chosen, heldout, scratch)
+        trainer.train()
+        save(trainer, settings)
+    artifacts.say("save", 1, 1)
+
+
+def build(
+    settings: Config, model: Any, tokenizer: Any, train: list[pairs.Pair], heldout: list[pairs.Pair], scratch: str
+) -> DPOTrainer:
+    """TRL's trainer, with the reference log-probabilities already computed."""
+    from datasets import Dataset, disable_progress_bars
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from trl import DPOTrainer
+
+    from training.dpo.curve import Curve
+
+    disable_progress_bars()
+    artifacts.say("reference", 0, 1)
+    trainer = DPOTrainer(
+        model,
+        args=arguments(settings, scratch, evaluate=bool(heldout)),
+        train_dataset=Dataset.from_list([pair.conversation() for pair in train]),
+        eval_dataset=Dataset.from_list([pair.conversation() for pair in heldout]) if heldout else None,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=0.0,
+            target_modules=settings.target_modules or "all-linear",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[Curve(settings.output / METRICS)],
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints Python dicts between our JSON lines
+    if not len(trainer.train_dataset):
+        raise Refusal(f"Every prompt is longer than max_length ({settings.max_length} tokens): nothing to train on.")
+    return trainer
+
+
+def arguments(settings: Config, scratch: str, evaluate: bool) -> DPOConfig:
+    """TRL's settings from ours. Checkpointing of gradients is off and the reference precomputed: 1.58x the speed."""
+    import torch
+    from trl import DPOConfig
+
+    gpu = torch.cuda.is_available()
+    return DPOConfig(
+        output_dir=scratch,
+        num_train_epochs=settings.epochs,
+        beta=settings.beta,
+        loss_type=[settings.loss_type],
+        label_smoothing=settings.label_smoothing,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,  # below 1: a share of all steps
+        per_device_train_batch_size=settings.per_device_batch,
+        per_device_eval_batch_size=EVERY_BATCH_REFERENCE,
+        precompute_ref_batch_size=EVERY_BATCH_REFERENCE,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        max_length=settings.max_length,
+        precompute_ref_log_probs=True,
+        gradient_checkpointing=False,
+        use_cpu=not gpu,
+        bf16=gpu and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=gpu,
+        eval_strategy="epoch" if evaluate else "no",
+        logging_steps=settings.logging_steps,
+        logging_first_step=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+    )
+
+
+def save(trainer: DPOTrainer, settings: Config) -> None:
+    """The adapter's two files, whole or not at all; the base model goes by its name, never by a path."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.peft_config["default"].base_model_name_or_path = settings.name
+    with artifacts.whole(settings.adapter) as draft:
+        model.save_pretrained(draft, save_embedding_layers=False)  # else PEFT looks for the base under its public name
+        (draft / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        described = json.loads((draft / "adapter_config.json").read_text(encoding="utf-8"))
+        described["target_modules"] = sorted(described["target_modules"])  # a set: its order changes with the process
+        artifacts.write_json(draft / "adapter_config.json", described)
+
+
+@contextmanager
+def _clean(settings: Config) -> Iterator[None]:
+    """Makes `output_dir` and, if the block fails, takes away what this run wrote there."""
+    existed = settings.output.is_dir()
+    settings.output.mkdir(parents=True, exist_ok=True)
+    (settings.output / METRICS).unlink(missing_ok=True)
+    shutil.rmtree(settings.adapter, ignore_errors=True)  # of an earlier run: never beside the curve of this one
+    try:
+        yield
+    except BaseException:
+        (settings.output / METRICS).unlink(missing_ok=True)
+        if not existed:
+            shutil.rmtree(settings.output, ignore_errors=True)
+        raise
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="training.dpo.program", description=__doc__)
+    parser.add_argument("config", type=Path, metavar="CONFIG.json")
+    options = parser.parse_args(argv)
+    return artifacts.run(lambda: train(config.read(options.config)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

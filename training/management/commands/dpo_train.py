@@ -1,0 +1,102 @@
+"""`manage.py dpo_train`: preference pairs in one file, a LoRA adapter in a directory. Needs no database."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import gettext as _
+
+from training.dpo import artifacts, config
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(config.Config)}
+NUMBERS: dict[str, type] = {"beta": float, "learning_rate": float, "rank": int, "per_device_batch": int, "seed": int}
+
+
+class Command(BaseCommand):
+    help = "Train a LoRA adapter by DPO on a JSONL file of preference pairs (prompt, chosen, rejected)."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--base-model", required=True, metavar="M", help="a directory or a Hugging Face id")
+        parser.add_argument("--dataset", required=True, metavar="F", help="JSONL with prompt, chosen, rejected")
+        parser.add_argument("--output-dir", required=True, metavar="D", help="where the adapter goes")
+        parser.add_argument("--epochs", type=float, default=DEFAULTS["epochs"], metavar="N")
+        parser.add_argument("--heldout", metavar="F", help="pairs not to train on: measured, and evaluated at the end")
+        for name, kind in NUMBERS.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=DEFAULTS[name], metavar="N")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            chosen = config.build(values(options))
+        except config.Refusal as refusal:
+            raise CommandError(str(refusal), returncode=2) from refusal
+        path = self.write(chosen)
+        try:
+            self.run("training.dpo.program", path)
+        except CommandError:
+            self.take_back(path)
+            raise
+        if chosen.heldout:
+            self.run("training.dpo.evaluate", path)
+            self.stdout.write(verdict(chosen.output))
+        self.stdout.write(self.style.SUCCESS(_("The adapter is in %s.") % chosen.adapter))
+
+    def write(self, chosen: config.Config) -> Path:
+        path = chosen.output / "config.json"
+        try:
+            chosen.output.mkdir(parents=True, exist_ok=True)
+            artifacts.write_json(path, dataclasses.asdict(chosen))
+        except OSError as error:
+            words = {"directory": chosen.output, "reason": error.strerror}
+            raise CommandError(_("%(directory)s cannot be written: %(reason)s.") % words, returncode=2) from error
+        return path
+
+    def take_back(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    def run(self, module: str, path: Path) -> None:
+        """One of the training programs in a process of its own; it says itself, on stderr, what went wrong."""
+        argv = [sys.executable, "-m", module, str(path)]
+        with subprocess.Popen(argv, cwd=settings.ROOT, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
+            assert child.stdout is not None
+            for line in child.stdout:
+                self.show(line)
+        if child.returncode:
+            raise CommandError(_("Training ended early; nothing was kept."), returncode=abs(child.returncode))
+
+    def show(self, line: str) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return  # a library's own words
+        loss = f"  loss {said['loss']:.3f}" if "loss" in said else ""
+        self.stdout.write(f"{said['stage']:>10} {said['done']}/{said['total']}{loss}")
+
+
+def values(options: dict[str, Any]) -> dict[str, Any]:
+    """The configuration's values: paths absolute, because the program runs elsewhere; a hub id as it is."""
+    base = options["base_model"]
+    return {
+        "base_model": str(Path(base).resolve()) if Path(base).exists() else base,
+        "train": str(Path(options["dataset"]).resolve()),
+        "heldout": str(Path(options["heldout"]).resolve()) if options["heldout"] else "",
+        "output_dir": str(Path(options["output_dir"]).resolve()),
+        **{name: options[name] for name in ("epochs", *NUMBERS)},
+    }
+
+
+def verdict(output: Path) -> str:
+    """One sentence on the evaluation in `output`."""
+    result = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    words = {"accuracy": result["reward_accuracy"], "pairs": result["pairs"]}
+    words |= {"low": result["reward_accuracy_low"], "high": result["reward_accuracy_high"]}
+    return _("Held-out reward accuracy %(accuracy).3f (95 %%: %(low).3f to %(high).3f) on %(pairs)d pairs.") % words
