@@ -35,7 +35,8 @@ $(PY):
 	done; echo "Python 3.11 or newer was not found. Install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1
 
 $(INSTALLED): requirements.txt requirements-app.txt requirements-training.txt | $(PY)
-	@echo "Installing requirements.txt (about two minutes and 1.5 GB the first time)"
+	@echo "Installing requirements.txt: some minutes and 1.5 GB the first time."
+	@$(if $(TORCH_INDEX),,echo "No GPU? TORCH_INDEX=<index of CPU wheels> spares 4 GB of CUDA libraries.")
 	@$(PIP) -r requirements.txt
 	@touch $@
 
