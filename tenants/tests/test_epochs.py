@@ -48,7 +48,7 @@ def test_limits_are_audited_with_what_they_were(cast):
 def test_an_event_survives_its_hold():
     event = metering.Event("req_1", "t", "k", "2026-11-25T00:00:00.000Z", "202611", "estimated", "m", "m", cost_nano=5)
     _, args = metering.admit(event, metering.Limits(1, 1, 1))
-    assert metering.held_event(f"5 {args[-1].decode()}") == event
+    assert metering.held_event("5 " + str(args[-1], "utf-8")) == event  # type: ignore[arg-type]
     for nonsense in ("", "null", "[]", "{}", '{"request_id": "x"}'):
         with pytest.raises(metering.UnreadableEvent):
             metering.read_event(nonsense)

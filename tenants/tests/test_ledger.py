@@ -36,10 +36,12 @@ def event(cast):
 
 def test_a_batch_is_written_once_whatever_comes_twice(event):
     batch = ledger.write([event(1), event(2), event(1)])
-    assert batch and batch.size == 2
+    assert batch
+    assert batch.size == 2
     assert ledger.write([event(1), event(2)]) is None
     second = ledger.write([event(2), event(3)])
-    assert second and second.size == 1
+    assert second
+    assert second.size == 1
     assert UsageEvent.objects.count() == 3
     assert ledger.write([]) is None
 
