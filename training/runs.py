@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 
 from attestation import canonical, keyring, statements, verdicts, verify
 from attestation.signing import VerificationError
+from inference import registry
 from inference.models import BaseModel
 from tenants.models import Tenant, User
 from training import evaluation, jobs, programs
@@ -152,4 +153,4 @@ def execute_base(claim: jobs.Claim) -> None:
     programs.run("training.dpo.pretrain", ["--corpus", corpus, "--output", str(output), "--seed", str(seed)], claim)
     digest = canonical.digest(canonical.manifest(output))
     with claim.guard():
-        BaseModel.objects.update_or_create(name=name, defaults={"source": str(output), "digest": digest})
+        registry.enter_base(name, str(output), digest)
