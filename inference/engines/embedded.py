@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -135,33 +136,36 @@ class Server:
 
     def request(self, body: dict[str, Any], model: str, emit: Any) -> Request:
         messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise Refused(400, "BadRequestError", "messages must be a list with at least one message.")
+        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+            raise Refused(400, "BadRequestError", "'messages' must be a list with at least one message.")
+        if number(body, "n", 1) != 1:
+            raise Refused(400, "BadRequestError", "The embedded engine gives one answer to a request ('n' must be 1).")
         plain = [{"role": str(message.get("role", "user")), "content": content_of(message)} for message in messages]
         prompt = self.loader.encode(plain)
-        room = self.loader.context - len(prompt)
-        wanted = number(body, "max_completion_tokens", number(body, "max_tokens", min(room, DEFAULT_MAX_TOKENS)))
-        if wanted < 1:
-            raise Refused(400, "BadRequestError", "max_tokens must be at least 1.")
+        return Request(
+            prompt=prompt,
+            adapter=None if model == self.name else model,
+            max_tokens=self.length(body, len(prompt)),
+            emit=emit,
+            temperature=number(body, "temperature", 1.0, 0, 10),
+            top_p=number(body, "top_p", 1.0, 1e-6, 1),
+            seed=None if body.get("seed") is None else int(number(body, "seed", 0)),
+            stop=stops(body),
+        )
+
+    def length(self, body: dict[str, Any], prompt: int) -> int:
+        """How many tokens the answer may have; refuses what does not fit the context beside the prompt."""
+        room = self.loader.context - prompt
+        asked = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+        wanted = int(number(body, asked, max(1, min(room, DEFAULT_MAX_TOKENS)), 1))
         if wanted > room:
             raise Refused(
                 400,
                 "BadRequestError",
                 f"This model's maximum context length is {self.loader.context} tokens. However, you requested "
-                f"{wanted} output tokens and your prompt contains {len(prompt)} input tokens.",
+                f"{wanted} output tokens and your prompt contains {prompt} input tokens.",
             )
-        stop = body.get("stop") or []
-        seed = body.get("seed")
-        return Request(
-            prompt=prompt,
-            adapter=model,
-            max_tokens=int(wanted),
-            emit=emit,
-            temperature=number(body, "temperature", 1.0),
-            top_p=number(body, "top_p", 1.0),
-            seed=None if seed is None else int(number(body, "seed", 0)),
-            stop=[stop] if isinstance(stop, str) else [str(item) for item in stop],
-        )
+        return wanted
 
 
 class Answer:
@@ -242,20 +246,30 @@ def text_of(body: dict[str, Any], name: str) -> str:
     return str(body[name])
 
 
-def number(body: dict[str, Any], name: str, default: float) -> Any:
+def number(body: dict[str, Any], name: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
     value = body.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused(400, "BadRequestError", f"'{name}' must be a number.")
+    if not low <= value <= high:
+        raise Refused(400, "BadRequestError", f"'{name}' must lie between {low:g} and {high:g}; it is {value}.")
     return value
+
+
+def stops(body: dict[str, Any]) -> list[str]:
+    stop = body.get("stop") or []
+    found = [stop] if isinstance(stop, str) else stop
+    if not isinstance(found, list) or not all(isinstance(text, str) and text for text in found):
+        raise Refused(400, "BadRequestError", "'stop' must be a text or a list of texts.")
+    return found
 
 
 def content_of(message: dict[str, Any]) -> str:
     """The text of a message; text parts are joined."""
     content = message.get("content") or ""
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content)
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return str(content)
 
 

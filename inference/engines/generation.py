@@ -32,7 +32,7 @@ class Request:
     """One answer to make. `emit(text, finish_reason | None)` is called from the model's thread."""
 
     prompt: list[int]
-    adapter: str
+    adapter: str | None  # None: the base model
     max_tokens: int
     emit: Callable[[str, str | None], None]
     temperature: float = 1.0
@@ -154,9 +154,14 @@ class Loader:
 
 
 def generate(loader: Loader, batch: list[Request]) -> None:
-    """Makes the answers of a batch; whatever fails ends its requests with finish reason `error`."""
+    """Makes the answers of a batch; whatever fails ends its requests with finish reason `error`.
+
+    A request whose adapter was unloaded while it waited fails too: never does another model answer in its name.
+    """
+    there = [request for request in batch if request.adapter is None or request.adapter in loader.adapters]
     try:
-        _generate(loader, batch)
+        if there:
+            _generate(loader, there)
     except Exception:  # one bad batch must not end the thread that serves everybody
         logger.exception("generation failed")
     for request in batch:
@@ -173,7 +178,7 @@ def _generate(loader: Loader, batch: list[Request]) -> None:
     progress = Progress(loader, batch)
     options: dict[str, Any] = {}
     if loader.adapters:
-        options["adapter_names"] = [loader.adapters.get(request.adapter, BASE) for request in batch]
+        options["adapter_names"] = [loader.adapters[r.adapter] if r.adapter else BASE for r in batch]
     with torch.inference_mode():
         loader.model.generate(
             **{name: tensor.to(loader.model.device) for name, tensor in padded.items()},
@@ -198,7 +203,7 @@ class Sampler:
             if request.seed is None:
                 generator.seed()
             else:
-                generator.manual_seed(request.seed)
+                generator.manual_seed(request.seed % 2**63)  # torch refuses more, the wire does not
             self.generators.append(generator)
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

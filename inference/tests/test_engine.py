@@ -208,6 +208,46 @@ def test_refusals_have_the_engine_s_shape(files, engine):
         Engine("http://127.0.0.1:9").health()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": "many"},
+        {"temperature": -1},
+        {"top_p": 0},
+        {"n": 2},
+        {"stop": ["", "a"]},
+        {"messages": ["a"]},
+        {"messages": []},
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be_served_as_asked_is_refused(engine, wrong):
+    body = {"model": "base", "messages": [{"role": "user", "content": "a"}]} | wrong
+    with pytest.raises(EngineError) as refused:
+        engine._ask("POST", "/v1/chat/completions", body)
+    assert refused.value.status == 400
+
+
+def test_an_endless_seed_is_a_seed(engine):
+    draws = {ask(engine, "base", "a", temperature=1, seed=2**64 - 1) for _ in range(2)}
+    assert len(draws) == 1
+        engine, "base", "a", temperature=1, seed=2**64 - 1
+    )
+
+
+def test_nobody_answers_in_the_name_of_an_adapter_that_left_meanwhile(files):
+    from inference.engines.generation import Loader, Request, generate
+
+    said: list[tuple[str, str | None]] = []
+    loader = Loader(files / "base")
+    loader.open()
+    late = Request(loader.encode([{"role": "user", "content": "a"}]), "gone", 4, lambda *event: said.append(event))
+    generate(loader, [late])
+    loader.close()
+    assert said == [("", "error")]
+
+
 def test_an_unloaded_adapter_is_gone_and_the_others_stay(files, engine):
     before = ask(engine, "t.a-v1", "kota nedir")
     engine.load("t.c-v1", files / "b")
