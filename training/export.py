@@ -88,7 +88,7 @@ def _pairs(run: RlaifRun) -> list[PreferencePair]:
 def _row(pair: PreferencePair) -> Row:
     chosen_is_a = pair.chosen == pair.a
     scores = (pair.score_a, pair.score_b) if chosen_is_a else (pair.score_b, pair.score_a)
-    said = {verdict.source: verdict.judge for verdict in pair.verdicts.all() if verdict.choice}
+    said = {verdict.source: f"{verdict.source}:{verdict.judge}" for verdict in pair.verdicts.all() if verdict.choice}
     return {
         "prompt": pair.prompt.text,
         "chosen": pair.chosen.text,
@@ -96,10 +96,8 @@ def _row(pair: PreferencePair) -> Row:
         "chosen_score": scores[0],
         "rejected_score": scores[1],
         "pair": str(pair.pk),
-        "chosen_source": pair.chosen.source,
-        "chosen_generator": pair.chosen.generator,
-        "rejected_source": pair.rejected.source,
-        "rejected_generator": pair.rejected.generator,
+        "chosen_generator": f"{pair.chosen.source}:{pair.chosen.generator}",
+        "rejected_generator": f"{pair.rejected.source}:{pair.rejected.generator}",
         "judge": next((said[source] for source in RANK if source in said), ""),
         "agrees_with_judge": pair.proposal == pair.decision if pair.proposal else None,
     }

@@ -47,7 +47,7 @@ def test_a_row_says_what_was_chosen_who_wrote_it_and_who_judged(decided, cast):
         assert row["chosen"].startswith("iyi")
         assert not row["rejected"].startswith("iyi")
         assert {row["chosen_score"], row["rejected_score"]} == {5, 6}
-        assert row["chosen_source"] == "written"
+        assert row["chosen_generator"] == "written:samples.jsonl"
         assert row["agrees_with_judge"] is True
 
 

@@ -146,7 +146,7 @@ def test_a_base_model_that_is_there_is_not_trained_again(cast, settings, tmp_pat
 
 
 @pytest.fixture(scope="session")
-def small_base(tmp_path_factory) -> Path:
+def small_base(tmp_path_factory):
     """A real Llama of a few thousand weights with a real tokenizer: trained, but to no purpose."""
     output = tmp_path_factory.mktemp("models") / "small"
     code = (
@@ -174,7 +174,9 @@ def test_prompts_become_a_signed_registered_adapter(frozen, trainable, cast, set
     assert job.done == job.total > 0
 
     run.refresh_from_db()
-    assert {"loss", "reward_margin", "reward_accuracy"} <= set(run.metrics.filter(split="train").last().values)
+    point = run.metrics.filter(split="train").last()
+    assert point
+    assert {"loss", "reward_margin", "reward_accuracy"} <= set(point.values)
     assert run.metrics.filter(split="heldout").exists()
     assert run.adapter is None
 

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from training import claude, datasets, files, quotes
+from training.models import Source
 from training.problems import Problem
 
 
@@ -53,7 +54,10 @@ class Command(BaseCommand):
             self.stderr.write(_("%(name)s, line %(line)d repeats line %(first)d and is left out") % words)
 
     def say_who(self, config: dict[str, Any], texts: list[str]) -> None:
-        words = {"generators": " + ".join(config["generators"]), "judges": " + ".join(config["judges"])}
+        generators, judges = (
+            " + ".join(str(Source(name).label) for name in config[kind]) for kind in ("generators", "judges")
+        )
+        words = {"generators": generators, "judges": judges}
         self.stderr.write(_("Answers: %(generators)s. Judges: %(judges)s.") % words)
         if "written" in config["generators"]:
             self.stderr.write(
