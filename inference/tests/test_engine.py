@@ -230,10 +230,7 @@ def test_a_request_that_cannot_be_served_as_asked_is_refused(engine, wrong):
 
 
 def test_an_endless_seed_is_a_seed(engine):
-    draws = {ask(engine, "base", "a", temperature=1, seed=2**64 - 1) for _ in range(2)}
-    assert len(draws) == 1
-        engine, "base", "a", temperature=1, seed=2**64 - 1
-    )
+    assert len({ask(engine, "base", "a", temperature=1, seed=2**64 - 1) for _ in range(2)}) == 1
 
 
 def test_nobody_answers_in_the_name_of_an_adapter_that_left_meanwhile(files):
