@@ -134,12 +134,11 @@ class Counters:
         """Tells that this gateway lives: pushes the leases of its calls on, by the server's clock."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if not self._held:
-                continue
             try:
                 seconds, micros = await self._redis.time()
                 until = seconds * 1000 + micros // 1000 + metering.LEASE_MS
-                await self._redis.zadd(metering.LEASES, dict.fromkeys(self._held, until), xx=True)
+                if self._held:
+                    await self._redis.zadd(metering.LEASES, dict.fromkeys(self._held, until), xx=True)
             except (RedisError, OSError) as error:
                 log.warning("Leases not renewed: %s", error)
 
