@@ -7,10 +7,12 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
 from inference.models import Alias, BaseModel, GuardrailPolicy
@@ -34,6 +36,11 @@ class Secrets:
     def path() -> Path:
         return Path(settings.VAR) / "secrets" / "demo.json"
 
+    @cached_property
+    def hashed(self) -> str:
+        """One slow hash for all, since all have the one password."""
+        return make_password(self.password)
+
     @classmethod
     def load(cls) -> Secrets:
         try:
@@ -44,7 +51,7 @@ class Secrets:
     def save(self) -> None:
         draft = self.path().with_suffix(".draft")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self.__dict__, file)
+            json.dump({"password": self.password, "api_keys": self.api_keys}, file)
         draft.replace(self.path())
 
 
@@ -73,11 +80,7 @@ def dollars_to_nano(text: str) -> int:
 
 
 def person(username: str, kept: Secrets, **flags: Any) -> User:
-    user, created = User.objects.get_or_create(username=username, defaults=flags)
-    if created:
-        user.set_password(kept.password)
-        user.save()
-    return user
+    return User.objects.get_or_create(username=username, defaults={"password": kept.hashed, **flags})[0]
 
 
 @transaction.atomic

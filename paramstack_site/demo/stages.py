@@ -12,7 +12,7 @@ from django.conf import settings
 
 from inference import registry, rollouts
 from inference.engines import client
-from inference.models import Adapter, Alias, Rollout
+from inference.models import Adapter, Alias, BaseModel, Rollout
 from paramstack_site.demo import people
 from tenants.models import Tenant, User
 from training import datasets, export, preferences, review, rlaif, runs
@@ -61,8 +61,8 @@ def settle_in(scene: Scene) -> str:
 
 
 def build_base(scene: Scene) -> str:
-    job = runs.build_base(scene.tenant, scene.engineer)
-    follow(scene, job)
+    if not BaseModel.objects.filter(name=people.BASE).exists():
+        follow(scene, runs.build_base(scene.tenant, scene.engineer))
     base = registry.base_model(people.BASE)
     people.open_alias(scene.tenant)
     return f"{base.name} pre-trained on Turkish text, digest {base.digest[:12]}"
