@@ -18,6 +18,7 @@ from training.models import Prompt
 
 if TYPE_CHECKING:
     import openai
+    from openai.types import CompletionUsage
 
 CALLS = 24
 MOST = 120  # calls made at the most until both arms have answered; all on one arm by chance: 0.9^120 < 1e-5
@@ -50,11 +51,11 @@ def call(scene: Scene) -> str:
 
     answers: list[Answer] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        while len(answers) < CALLS or (len(answers) < len(prompts) and len({answer.arm for answer in answers}) < 2):
+        while len(answers) < CALLS or (len(answers) < len(prompts) and len({one.arm for one in answers}) < 2):
             answers += pool.map(ask, range(len(answers), min(len(answers) + AT_ONCE, len(prompts))))
             scene.progress(len(answers), max(CALLS, len(answers)), "")
     check_ledger(scene, answers)
-    rows = UsageEvent.objects.filter(request_id__in=[answer.request_id for answer in answers])
+    rows = UsageEvent.objects.filter(request_id__in=[one.request_id for one in answers])
     arms = {arm: rows.filter(arm=arm).count() for arm in ("champion", "challenger")}
     cost = sum(row.cost_nano for row in rows)
     tokens = sum(row.input_tokens + row.output_tokens for row in rows)
@@ -70,9 +71,7 @@ def plain(client: openai.OpenAI, text: str, user: str) -> Answer:
         model=people.ALIAS, messages=[{"role": "user", "content": text}], max_tokens=MAX_TOKENS, user=user
     )
     completion = raw.parse()
-    usage = completion.usage
-    content = completion.choices[0].message.content
-    return Answer(*told(raw), content, usage.prompt_tokens, usage.completion_tokens)
+    return answer(raw, completion.choices[0].message.content or "", completion.usage)
 
 
 def stream(client: openai.OpenAI, text: str, user: str) -> Answer:
@@ -89,19 +88,21 @@ def stream(client: openai.OpenAI, text: str, user: str) -> Answer:
     for chunk in raw.parse():
         parts += [choice.delta.content or "" for choice in chunk.choices]
         usage = chunk.usage or usage
+    return answer(raw, "".join(parts), usage)
+
+
+def answer(raw: Any, text: str, usage: CompletionUsage | None) -> Answer:
+    """With the request's id and the arm, which the gateway says in headers."""
     if usage is None:
-        raise StageFailed("A streamed answer came without its usage chunk. The engine's log in var/log says more.")
-    return Answer(*told(raw), "".join(parts), usage.prompt_tokens, usage.completion_tokens)
-
-
-def told(raw: Any) -> tuple[str, str]:
-    """What the gateway says in headers: the request's id and the arm that answered."""
-    return raw.headers["x-request-id"], raw.headers["x-paramstack-arm"]
+        raise StageFailed("An answer came without its usage. The engine's log in var/log says more.")
+    headers = raw.headers
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    return Answer(headers["x-request-id"], headers["x-paramstack-arm"], text, *tokens)
 
 
 def check_ledger(scene: Scene, answers: list[Answer]) -> None:
     """Every call is one row with the tokens and the digest of the text that the caller saw."""
-    ids = [answer.request_id for answer in answers]
+    ids = [one.request_id for one in answers]
     wait_for(
         lambda: UsageEvent.objects.filter(tenant=scene.tenant, request_id__in=ids).count() == len(ids),
         "the ledger writer to book the calls",

@@ -15,7 +15,9 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from inference.models import Alias, BaseModel, GuardrailPolicy
+from inference import aliases, policies
+from inference.guardrails import policy
+from inference.models import Alias, BaseModel
 from tenants import keys
 from tenants.models import NANO, Budget, Member, Price, Quota, Tenant, User
 
@@ -95,23 +97,14 @@ def move_in(kept: Secrets, slug: str, name: str, requests_per_minute: int, dolla
         )
     Quota.objects.get_or_create(tenant=tenant, defaults={"requests_per_minute": requests_per_minute})
     Budget.objects.get_or_create(tenant=tenant, defaults={"monthly_nano": dollars * NANO})
-    adopt_default_policy(tenant)
-    if slug not in kept.api_keys:
+    if not tenant.policies.exists():
+        policies.save(tenant, policy.DEFAULT.read_text(), None)
+    if keys.authenticate(kept.api_keys.get(slug, "")) is None:
         _, kept.api_keys[slug] = keys.create(tenant, "demo")
     return tenant
 
 
-def adopt_default_policy(tenant: Tenant) -> None:
-    from inference.guardrails import policy
-
-    if not tenant.policies.exists():
-        text = policy.DEFAULT.read_text()
-        GuardrailPolicy.objects.create(tenant=tenant, version=1, text=text, digest=policy.parse(text).digest)
-
-
 def open_alias(tenant: Tenant) -> Alias:
     """The tenant's stable model name; until a rollout it answers with the base model."""
-    base = BaseModel.objects.get(name=BASE)
-    return Alias.objects.get_or_create(
-        tenant=tenant, name=ALIAS, defaults={"base": base, "salt": secrets.token_hex(8)}
-    )[0]
+    found = Alias.objects.filter(tenant=tenant, name=ALIAS).first()
+    return found or aliases.create(tenant, ALIAS, BaseModel.objects.get(name=BASE))
