@@ -49,9 +49,11 @@ def overview(request: access.Request) -> HttpResponse:
 
 def _beside(tenant: Tenant) -> dict[str, object]:
     """What the overview shows beside the loop: money, processes, the last audit entries."""
+    checks = health.checks()
     return {
         "month": costs.month(tenant),
-        "checks": health.checks(),
+        "checks": checks,
+        "down": [check.name for check in checks if check.kind == "failed"],
         "audit": tenant.audit.select_related("actor")[:6],
     }
 

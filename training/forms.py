@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from inference.models import BaseModel
-from tenants.models import Tenant
+from tenants.models import NANO, Tenant
+from training import preferences, quotes
 from training.models import Choice, Export, PreferencePair, PromptDataset, RlaifRun, Source
 
 STATES = [("", _("All")), ("waiting", _("Waiting")), ("usable", _("Decided")), ("unused", _("Equal or bad"))]
@@ -21,7 +24,7 @@ class Styled(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            if not isinstance(field.widget, forms.CheckboxInput):
+            if not isinstance(field.widget, forms.CheckboxInput | forms.CheckboxSelectMultiple):
                 field.widget.attrs.setdefault("class", "in")
 
 
@@ -32,16 +35,36 @@ class Import(Styled):
 
 
 class StartRlaif(Styled):
+    """Who answers, who judges, how many answers, and the most it may cost. Claude is offered where a key is set."""
+
     dataset = forms.ModelChoiceField(PromptDataset.objects.none(), label=_("Prompt set"), empty_label=None)
+    generators = forms.MultipleChoiceField(label=_("Who answers"), widget=forms.CheckboxSelectMultiple)
+    judges = forms.MultipleChoiceField(label=_("Who judges"), widget=forms.CheckboxSelectMultiple)
+    num_responses = forms.IntegerField(label=_("Answers to a prompt"), min_value=2, max_value=8)
+    cap = forms.DecimalField(label=_("At most, dollars"), min_value=0, max_value=10_000, decimal_places=2)
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        standard = preferences.default_config()
         self.fields["dataset"].queryset = PromptDataset.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+        for name, known in (("generators", preferences.GENERATORS), ("judges", preferences.JUDGES)):
+            offered = [one for one in known if one != Source.CLAUDE or settings.ANTHROPIC_API_KEY]
+            self.fields[name].choices = [(one, Source(one).label) for one in offered]  # type: ignore[attr-defined]
+            self.fields[name].initial = standard[name]
+        self.fields["num_responses"].initial = standard["num_responses"]
+        self.fields["cap"].initial = Decimal(standard["max_cost_nano"]) / NANO
 
     def config(self) -> dict[str, Any]:
-        from training import rlaif
+        asked = self.cleaned_data
+        chosen = {name: asked[name] for name in ("generators", "judges", "num_responses")}
+        return chosen | {"max_cost_nano": int(asked["cap"] * NANO)}
 
-        return rlaif.default_config()
+    def quote(self) -> quotes.Quote | None:
+        """What these choices will cost, before anything is asked; None while they do not add up."""
+        if not self.is_valid():
+            return None
+        prompts = list(self.cleaned_data["dataset"].prompts.values_list("text", flat=True))
+        return quotes.quote(prompts, preferences.DEFAULTS | self.config())
 
 
 class StartTraining(Styled):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.conf import settings
+from django.conf import settings as configured
 from django.contrib import messages
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet, Sum
@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 
 from inference.models import BaseModel
 from tenants import access
-from training import charts, export, forms, jobs, rlaif
+from training import charts, claude, export, forms, jobs, rlaif
 from training import datasets as prompt_sets
 from training import review as reviewing
 from training import runs as training_runs
@@ -93,7 +93,7 @@ def _imported(request: access.Request, form: forms.Import) -> HttpResponse:
 @access.requires("engineer")
 def dataset_sample(request: access.Request) -> HttpResponse:
     """Stores the Turkish sample prompts as a data set of this tenant."""
-    path = settings.ROOT / "data" / "prompts.jsonl"
+    path = configured.ROOT / "data" / "prompts.jsonl"
     with path.open("rb") as file:
         dataset, _parsed = prompt_sets.import_file(request.tenant, "destek-tr", file, path.name, request.user)
     return redirect("dataset", request.tenant.slug, dataset.pk)
@@ -113,10 +113,11 @@ def dataset(request: access.Request, pk: str) -> HttpResponse:
 
 
 def rlaif_runs(request: access.Request) -> HttpResponse:
-    """Preference runs and the form that starts one."""
-    form = forms.StartRlaif(
-        request.POST or None, tenant=request.tenant, initial={"dataset": request.GET.get("dataset")}
-    )
+    """Preference runs and the form that starts one; for htmx what the form's choices will cost."""
+    asked = request.GET if request.htmx else request.POST
+    form = forms.StartRlaif(asked or None, tenant=request.tenant, initial={"dataset": request.GET.get("dataset")})
+    if request.htmx:
+        return render(request, "training/_quote.html", {"quote": form.quote()})
     if request.method == "POST":
         if not access.can(request.role, "engineer"):
             return HttpResponse(status=403)
@@ -130,7 +131,12 @@ def rlaif_runs(request: access.Request) -> HttpResponse:
         .annotate(size=Count("pairs"), waiting=Count("pairs", filter=Q(pairs__decided_at=None)))
         .order_by("-job__created_at")
     )
-    context = {"page": page_of(request, rows), "form": form}
+    context = {
+        "page": page_of(request, rows),
+        "form": form,
+        "paid": bool(configured.ANTHROPIC_API_KEY),
+        "terms": claude.TERMS,
+    }
     return render(request, "training/rlaif_runs.html", context, status=422 if form.errors else 200)
 
 

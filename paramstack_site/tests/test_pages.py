@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gettext
 import re
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -31,7 +32,17 @@ from training.models import (
     Verdict,
 )
 
-PAGES = ("overview", "datasets", "rlaif_runs", "pairs", "exports", "review", "runs", "adapters", "rollouts")
+PAGES: tuple[str, ...] = (
+    "overview",
+    "datasets",
+    "rlaif_runs",
+    "pairs",
+    "exports",
+    "review",
+    "runs",
+    "adapters",
+    "rollouts",
+)
 PAGES += ("playground", "usage", "settings", "members", "audit", "policy")
 DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt")
 SECRET_JUDGE = "what-the-judge-said"
@@ -327,18 +338,25 @@ def test_every_sentence_of_the_pages_is_in_turkish():
 
 
 def test_the_compiled_catalog_is_the_written_one():
-    from babel.messages.mofile import read_mo
-
     folder = configured.ROOT / "locale/tr/LC_MESSAGES"
     with (folder / "django.po").open("rb") as po, (folder / "django.mo").open("rb") as mo:
-        written, compiled = read_po(po, locale="tr"), read_mo(mo)
-    assert sentences(written) == sentences(compiled)
+        written, compiled = read_po(po, locale="tr"), gettext.GNUTranslations(mo)
+    for message in written:
+        match message.id:
+            case (one, many):
+                assert compiled.ngettext(one, many, 5) == message.string[1]  # type: ignore[index]
+            case str(text) if message.context:
+                assert compiled.pgettext(message.context, text) == message.string
+            case str(text) if text:
+                assert compiled.gettext(text) == message.string
 
 
-def sentences(catalog):
-    """msgid (its singular) -> msgstr (its first form)."""
-
-    def first(text):
-        return text if isinstance(text, str) else text[0]
-
-    return {(m.context, first(m.id)): first(m.string) for m in catalog if m.id}
+def test_a_quote_is_given_before_anything_is_asked(client, cast, furnished, settings):
+    settings.ANTHROPIC_API_KEY = "sk-ant-api03-test"
+    client.force_login(cast.engineer)
+    choices = {"dataset": furnished["dataset"], "num_responses": 4, "cap": "2"}
+    page = reverse("rlaif_runs", args=["acme"])
+    free = client.get(page, {**choices, "generators": ["written"], "judges": ["rules"]}, headers={"HX-Request": "true"})
+    assert "ücretsiz" in free.text
+    paid = client.get(page, {**choices, "generators": ["claude"], "judges": ["claude"]}, headers={"HX-Request": "true"})
+    assert re.search(r"Claude’a \d+ çağrı, yaklaşık \$0,\d+", paid.text)

@@ -81,4 +81,18 @@ function report(facts, response, seen, total) {
   receipt.href = `${words.usage}${encodeURIComponent(response.headers.get("x-request-id"))}/`;
   receipt.textContent = words.receipt;
   facts.append(receipt);
+  cost(facts, receipt);
+}
+
+// What the call cost stands in its ledger row, which follows the answer within a second.
+async function cost(facts, receipt) {
+  for (let tries = 0; tries < 8; tries += 1) {
+    await new Promise(resolve => { setTimeout(resolve, 300); });
+    const answer = await fetch(`${receipt.href}receipt.json`);
+    if (!answer.ok) continue;
+    const dollars = Number((await answer.json()).row.cost_nano) / 1e9;
+    const money = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 2, maximumSignificantDigits: 3 });
+    facts.append(` · $${money.format(dollars)}`);
+    return;
+  }
 }

@@ -9,6 +9,7 @@ single.addEventListener("change", () => {
 
 document.addEventListener("keydown", event => {
   if (!single.checked || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (document.querySelector(":popover-open")) return;
   if (event.target.closest("input, textarea, select, [contenteditable]")) return;
   const key = event.key.toLocaleLowerCase("en");
   const button = [...document.querySelectorAll("[data-keys]")].find(b => b.dataset.keys.split(" ").includes(key));
