@@ -2,7 +2,7 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 # The groups of `make test`. The second list needs what lies outside this directory; a missing piece is a failure.
@@ -72,7 +72,7 @@ peers: ## What a benchmark compares with, in an environment of its own: NAME=x
 
 .venv-peer-%/.installed: benchmarks/peers/%.txt | $(PY)
 	@$(PY) -m venv .venv-peer-$*
-	@.venv-peer-$*/bin/python -m pip install --quiet -r $<
+	@.venv-peer-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 clean: ## Removes environments and caches; your data in var/ stays
