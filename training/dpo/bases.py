@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from training.dpo.config import Refusal
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def prepare(base_model: str) -> None:
@@ -18,6 +22,7 @@ def prepare(base_model: str) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if _is_local(base_model):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    _keep_memory()
 
 
 def load(base_model: str) -> tuple[Any, Any]:
@@ -40,6 +45,14 @@ def load(base_model: str) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
+
+
+def _keep_memory() -> None:
+    """Lets glibc keep what tensors free: giving it back cost 12 of 62 CPU seconds in page faults (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _is_local(base_model: str) -> bool:

@@ -21,6 +21,7 @@ from training.dpo import artifacts, bases, config, pairs
 from training.dpo.config import Config, Refusal
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
 METRICS = "metrics.jsonl"
@@ -45,7 +46,7 @@ def build(
     settings: Config, model: Any, tokenizer: Any, train: list[pairs.Pair], heldout: list[pairs.Pair], scratch: str
 ) -> DPOTrainer:
     """TRL's trainer, with the reference log-probabilities already computed."""
-    from datasets import Dataset, disable_progress_bars
+    from datasets import disable_progress_bars
     from peft import LoraConfig
     from transformers import PrinterCallback
     from trl import DPOTrainer
@@ -57,8 +58,8 @@ def build(
     trainer = DPOTrainer(
         model,
         args=arguments(settings, scratch, evaluate=bool(heldout)),
-        train_dataset=Dataset.from_list([pair.conversation() for pair in train]),
-        eval_dataset=Dataset.from_list([pair.conversation() for pair in heldout]) if heldout else None,
+        train_dataset=dataset(train),
+        eval_dataset=dataset(heldout) if heldout else None,
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=settings.rank,
@@ -73,6 +74,14 @@ def build(
     if not len(trainer.train_dataset):
         raise Refusal(f"Every prompt is longer than max_length ({settings.max_length} tokens): nothing to train on.")
     return trainer
+
+
+def dataset(found: list[pairs.Pair]) -> Dataset:
+    """The pairs in TRL's conversational format, by length: passes in order pad little; training shuffles anyway."""
+    from datasets import Dataset
+
+    ordered = sorted(found, key=lambda pair: len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)))
+    return Dataset.from_list([pair.conversation() for pair in ordered])
 
 
 def arguments(settings: Config, scratch: str, evaluate: bool) -> DPOConfig:
