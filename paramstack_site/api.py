@@ -6,7 +6,6 @@ from typing import Any
 
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
-from inference.engines.client import EngineError
 from rest_framework import status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -14,6 +13,7 @@ from rest_framework.views import exception_handler
 from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
 from inference import api as inference
+from inference.engines.client import EngineError
 from tenants import api as tenants
 from tenants import keys
 from training import api as training

@@ -63,7 +63,7 @@ def make_adapter(base: Path, path: Path, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("engine")
     make_base(root / "base")
     for name, seed in (("a", 2), ("b", 3)):

@@ -68,7 +68,6 @@ def expected(error: Exception) -> bool:
     """Errors that carry a sentence for the reader; anything else is a defect and keeps its traceback."""
     from attestation.signing import VerificationError
     from inference.engines.client import EngineError
-
     from paramstack_site.demo.stages import StageFailed
 
     return isinstance(error, (StageFailed, VerificationError, EngineError))
