@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
-from django.db.models import Model
+from django.contrib.auth.models import Group
+from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -16,18 +17,41 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from tenants import audit, epochs
 from tenants.models import APIKey, AuditEntry, Budget, Member, Price, Quota, Tenant, User
 
+admin.site.unregister(Group)  # what a person may do is the membership's role
+
 
 class Recorded(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    """Writes an audit entry and raises the epoch of the tenant that changed."""
+    """Writes an audit entry for every row that an operator makes, changes or deletes, and raises its tenant's epoch."""
 
     def save_model(self, request: HttpRequest, obj: Model, form: ModelForm[Model], change: bool) -> None:
         super().save_model(request, obj, form, change)
-        tenant = obj if isinstance(obj, Tenant) else getattr(obj, "tenant", None)
         after = {name: str(form.cleaned_data[name]) for name in form.changed_data if name in form.cleaned_data}
-        kind = obj._meta.model_name
-        audit.record(request.user, f"{kind}.{'change' if change else 'create'}", str(obj), None, after, tenant)  # type: ignore[arg-type]
-        if tenant:
-            epochs.raise_(tenant)
+        record(request, obj, "change" if change else "create", after)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        super().save_formset(request, form, formset, change)
+        for obj in formset.new_objects:
+            record(request, obj, "create")
+        for obj, fields in formset.changed_objects:
+            record(request, obj, "change", {name: str(getattr(obj, name)) for name in fields})
+        for obj in formset.deleted_objects:
+            record(request, obj, "delete")
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        record(request, obj, "delete")
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        for obj in queryset:
+            self.delete_model(request, obj)
+
+
+def record(request: HttpRequest, obj: Model, verb: str, after: dict[str, str] | None = None) -> None:
+    tenant = obj if isinstance(obj, Tenant) else getattr(obj, "tenant", None)
+    action = f"{obj._meta.model_name}.{verb}"
+    audit.record(request.user, action, str(obj), None, after, tenant)  # type: ignore[arg-type]  # behind admin's login
+    if tenant:
+        epochs.raise_(tenant)
 
 
 class ReadOnly(ModelAdmin):  # type: ignore[misc]
@@ -64,10 +88,6 @@ class TenantAdmin(Recorded):
     search_fields = ["name", "slug"]
     prepopulated_fields = {"slug": ["name"]}
     inlines = [MemberInline, QuotaInline, BudgetInline]
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        super().save_related(request, form, formsets, change)
-        epochs.raise_(form.instance)  # members, quota and budget come after the tenant itself
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # a tenant is closed, never deleted: its ledger and evidence stay

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Point = tuple[int, Mapping[str, float]]  # step, values
 Figure = dict[str, Any]
+Row = tuple[str, int, Mapping[str, float]]  # split, step, values
 MAX_POINTS = 1_000  # per trace
+CURVES = {  # name: the value, and the level of a model that has learned nothing yet
+    "loss": ("loss", math.log(2)),
+    "margin": ("reward_margin", 0.0),
+    "accuracy": ("reward_accuracy", 0.5),
+}
+
+
+def curves(rows: Sequence[Row], steps: int, names: tuple[str, str]) -> list[Figure]:
+    """The three curves: name, figure, first and newest value (held-out where there are any, else training)."""
+    train, heldout = ([(step, values) for split, step, values in rows if split == one] for one in ("train", "heldout"))
+    drawn = []
+    for name, (value, level) in CURVES.items():
+        said = [values[value] for _step, values in heldout or train if value in values]
+        drawn.append(
+            {
+                "name": name,
+                "figure": curve(train, heldout, value, steps, names, level),
+                "first": said[0] if said else None,
+                "now": said[-1] if said else None,
+                "heldout": bool(heldout),
+            }
+        )
+    return drawn
+
+
+def table(rows: Sequence[Row]) -> list[Row]:
+    """At most about 40 rows for the table beside the curves: the newest held-out points, training points in between."""
+    heldout, train = ([row for row in rows if row[0] == one] for one in ("heldout", "train"))
+    stride = max(1, len(train) // 25)
+    return sorted(heldout[-15:] + train[::stride], key=lambda row: (row[1], row[0]))
 
 
 def curve(

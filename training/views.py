@@ -305,39 +305,11 @@ def run(request: access.Request, pk: str) -> HttpResponse:
         "job": found.job,
         "evaluation": evaluation,
         "busy": job.active,
-        "curves": curves(points, found.job.total),
-        "table": _table(points),
+        "curves": charts.curves(points, found.job.total, (_("training"), _("held out"))),
+        "table": charts.table(points),
         "log": training_runs.log_tail(found.job, 12),
     }
     return _live(request, job, "training/_run.html", "training/run.html", context)
-
-
-CURVES = {
-    "loss": ("loss", math.log(2)),  # ln 2 is the loss of a model that has learned nothing yet
-    "margin": ("reward_margin", 0.0),
-    "accuracy": ("reward_accuracy", 0.5),
-}
-
-
-def curves(points: list[tuple[str, int, dict[str, float]]], steps: int) -> list[dict[str, Any]]:
-    """The three curves with their newest value: id, figure, newest on held-out pairs if there is one, else training."""
-    train = [(step, values) for split, step, values in points if split == "train"]
-    heldout = [(step, values) for split, step, values in points if split == "heldout"]
-    drawn = []
-    for name, (value, level) in CURVES.items():
-        figure = charts.curve(train, heldout, value, steps, (_("training"), _("held out")), level)
-        newest = next((v[value] for _step, v in reversed(heldout or train) if value in v), None)
-        first = next((v[value] for _step, v in (heldout or train) if value in v), None)
-        drawn.append({"name": name, "figure": figure, "now": newest, "first": first, "heldout": bool(heldout)})
-    return drawn
-
-
-def _table(points: list[tuple[str, int, dict[str, float]]]) -> list[tuple[str, int, dict[str, float]]]:
-    """At most 40 rows for the table beside the curves: every held-out point, and training points in between."""
-    heldout = [point for point in points if point[0] == "heldout"]
-    train = [point for point in points if point[0] == "train"]
-    stride = max(1, len(train) // 25)
-    return sorted(heldout[-15:] + train[::stride], key=lambda point: (point[1], point[0]))
 
 
 @require_POST
