@@ -92,6 +92,27 @@ STATICFILES_DIRS = [ROOT / "static"]
 STATIC_ROOT = VAR / "static"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+UNFOLD = {  # the operator pages, in the console's accent
+    "SITE_TITLE": "Param Stack",
+    "SITE_HEADER": "Param Stack",
+    "SITE_URL": "/",
+    "COLORS": {
+        "primary": {
+            "50": "#eef2fe",
+            "100": "#dfe6fc",
+            "200": "#b9c7f7",
+            "300": "#94aaff",
+            "400": "#7d94f4",
+            "500": "#4565ea",
+            "600": "#2a4fd3",
+            "700": "#2041b8",
+            "800": "#1b3591",
+            "900": "#1a2140",
+            "950": "#121419",
+        }
+    },
+}
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "tenants.authentication.KeyAuthentication",
