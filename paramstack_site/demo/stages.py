@@ -96,7 +96,7 @@ def prefer(scene: Scene) -> str:
 def decide(scene: Scene) -> str:
     """The demo reviewer reads like a careful person would: follows the proposal, and is undecided where it is."""
     tenant, reviewer = scene.tenant, User.objects.get(username=people.REVIEWER)
-    waiting = list(tenant.pairs.waiting().order_by("pk"))
+    waiting = list(tenant.pairs.waiting().order_by("prompt__number", "a__number", "b__number"))
     sides = random.Random(7)
     keep = {pair.pk for pair in waiting[:: max(1, len(waiting) // LEFT_FOR_YOU)][:LEFT_FOR_YOU]}
     todo = [pair for pair in waiting if pair.pk not in keep] if len(waiting) > LEFT_FOR_YOU else []
