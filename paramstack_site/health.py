@@ -6,6 +6,7 @@ Rule: what cannot be measured is unknown, never green.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import redis
 from django.conf import settings
@@ -33,6 +34,10 @@ def _engine() -> Check:
     name = _("engine")
     try:
         served = client.Engine(settings.ENGINE_URL).models()
+    except client.EngineDown as down:
+        if down.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return Check(name, "queued", _("Starting"), down.cause)
+        return Check(name, "failed", _("Not reachable"))
     except client.EngineError:
         return Check(name, "failed", _("Not reachable"))
     return Check(name, "live", _("Running"), _("models: %(n)d") % {"n": len(served)})

@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ def checks() -> dict[str, Check]:
         "redis": ping,
         "web": lambda: status(f"{local}/healthz") == 200,
         "gateway": lambda: status(f"{local}/v1/models") == 401,
-        "engine": lambda: status(f"{settings.ENGINE_URL}/health") is not None,
+        "engine": engine_serves,
         "worker-default": lambda: answers("default"),
         "worker-gpu": lambda: answers("gpu"),
         "ledger_writer": writer_reads,
@@ -40,6 +41,13 @@ def status(url: str) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def engine_serves() -> bool:
+    """Whether the engine answers, and serves its base model where there is one to load."""
+    found = status(f"{settings.ENGINE_URL}/health")
+    waits_rightly = found == 503 and settings.ENGINE_EMBEDDED and not Path(settings.ENGINE_MODEL).exists()
+    return found == 200 or waits_rightly
 
 
 def ping() -> bool:

@@ -19,13 +19,13 @@ class EngineError(Exception):
 
 
 class EngineDown(EngineError):
-    """Nobody answers at the engine's address, or it is still starting."""
+    """Nobody answers at the engine's address (`status` 0), or it has no model yet (`status` 503)."""
 
-    def __init__(self, url: str, cause: str) -> None:
+    def __init__(self, url: str, cause: str, status: int = 0) -> None:
         super().__init__(
-            f"The engine at {url} does not answer ({cause}). Start it, or set ENGINE_URL to one that runs."
+            f"The engine at {url} does not answer ({cause}). Start it, or set ENGINE_URL to one that runs.", status
         )
-        self.url = url
+        self.url, self.cause = url, cause
 
 
 class Engine:
@@ -72,7 +72,7 @@ class Engine:
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:
-            raise EngineDown(self.url, _message(response))
+            raise EngineDown(self.url, _message(response), 503)
         if response.status_code >= 400:
             raise EngineError(_message(response), response.status_code)
         # vLLM answers some control calls with a bare sentence

@@ -71,6 +71,7 @@ class Server:
         """The base model is another process's file: only looking tells that it is there."""
         while not (self.loader.path / "config.json").exists():  # noqa: ASYNC110
             await asyncio.sleep(POLL)
+        self.problem = "loading the base model"
         try:
             await asyncio.to_thread(self.loader.open)
         except (OSError, ValueError) as error:

@@ -39,7 +39,8 @@ def train(settings: Config) -> None:
         trainer = build(settings, model, tokenizer, chosen, heldout, scratch)
         trainer.train()
         save(trainer, settings)
-    artifacts.say("save", 1, 1)
+        steps = trainer.state.global_step
+    artifacts.say("save", steps, steps)
 
 
 def build(
