@@ -12,19 +12,26 @@ document.querySelectorAll("[data-theme-form]").forEach(form => form.addEventList
   fetch(form.action, { method: "POST", body: new FormData(form, event.submitter), redirect: "manual" });
 }));
 
-// A region that polls keeps still while the page is hidden or the person is in one of its fields,
-// and keeps its opened details open.
+// A region that polls keeps still while the page is hidden or the person is in one of its fields;
+// opened details stay open, and the focus stays where it was.
 document.addEventListener("htmx:beforeRequest", event => {
   const region = event.target;
   if (!region.matches("[data-poll]")) return;
-  if (document.hidden || region.contains(document.activeElement)) event.preventDefault();
+  const field = document.activeElement.matches("input, select, textarea") && region.contains(document.activeElement);
+  if (document.hidden || field) event.preventDefault();
 });
-let opened = [];
+let opened = [], focused = null;
 document.addEventListener("htmx:beforeSwap", event => {
-  opened = [...event.target.querySelectorAll("details[open][id]")].map(d => d.id);
+  const region = event.target, active = document.activeElement;
+  opened = [...region.querySelectorAll("details[open][id]")].map(d => d.id);
+  focused = region.contains(active) ? [active.tagName, active.id || active.closest("[id]").id, active.textContent] : null;
 });
 document.addEventListener("htmx:afterSwap", () => {
   opened.forEach(id => document.getElementById(id)?.setAttribute("open", ""));
+  if (!focused) return;
+  const [tag, id, text] = focused, around = document.getElementById(id);
+  const same = [around, ...(around?.querySelectorAll(tag) || [])].find(e => e?.tagName === tag && e.textContent === text);
+  same?.focus({ preventScroll: true });
 });
 
 // Three missed beats: the page says that its numbers are old.
