@@ -167,7 +167,7 @@ def _training(loop: Loop) -> Link:
     if not loop.run:
         return link()
     kind, note = _job(loop.run.job)
-    unit = f"/ {_number(loop.run.job.total)} {_('steps')}" if loop.run.job.total else ""
+    unit = _("/ %(total)s steps") % {"total": _number(loop.run.job.total)} if loop.run.job.total else ""
     return link(
         value=_number(loop.run.job.done), unit=unit, kind=kind, note=note if loop.run.job.active else loop.run.name
     )
