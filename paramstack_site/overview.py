@@ -68,6 +68,7 @@ class Loop:
     decided_at: Any
     export: Export | None
     run: TrainingRun | None
+    steps: int
     evaluation: Evaluation | None
     adapter: Adapter | None
     alias: Alias | None
@@ -90,6 +91,7 @@ def read(tenant: Tenant) -> Loop:
         decided_at=totals["decided_at"],
         export=Export.objects.filter(tenant=tenant).first(),
         run=run,
+        steps=(run.metrics.aggregate(last=Max("step"))["last"] or 0) if run else 0,
         evaluation=Evaluation.objects.filter(run=run).select_related("job").first() if run else None,
         adapter=Adapter.objects.filter(tenant=tenant).first(),
         alias=Alias.objects.filter(tenant=tenant).select_related("champion", "challenger", "base").first(),
@@ -167,10 +169,11 @@ def _training(loop: Loop) -> Link:
     if not loop.run:
         return link()
     kind, note = _job(loop.run.job)
-    unit = _("/ %(total)s steps") % {"total": _number(loop.run.job.total)} if loop.run.job.total else ""
-    return link(
-        value=_number(loop.run.job.done), unit=unit, kind=kind, note=note if loop.run.job.active else loop.run.name
-    )
+    job = loop.run.job
+    if not job.active:
+        return link(value=_number(loop.steps), unit=_("steps"), kind=kind, note=loop.run.name)
+    unit = _("/ %(total)s steps") % {"total": _number(job.total)} if job.total else ""
+    return link(value=_number(job.done), unit=unit, kind=kind, note=note)
 
 
 def _evaluation(loop: Loop) -> Link:

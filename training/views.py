@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings as configured
 from django.contrib import messages
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -282,8 +282,11 @@ def runs(request: access.Request) -> HttpResponse:
                     form.cleaned_data["export"], form.cleaned_data["base"], form.config(), request.user
                 )
                 return redirect("run", request.tenant.slug, started.pk)
-    rows = TrainingRun.objects.filter(tenant=request.tenant).select_related(
-        "job", "base", "export__run", "adapter", "evaluation__job"
+    rows = (
+        TrainingRun.objects.filter(tenant=request.tenant)
+        .select_related("job", "base", "export__run", "adapter", "evaluation__job")
+        .annotate(steps=Max("metrics__step"))
+        .order_by("-job__created_at")
     )
     context = {
         "page": page_of(request, rows),
@@ -306,6 +309,7 @@ def run(request: access.Request, pk: str) -> HttpResponse:
         "evaluation": evaluation,
         "busy": job.active,
         "curves": charts.curves(points, found.job.total, (_("training"), _("held out"))),
+        "steps": max((step for _split, step, _values in points), default=0),
         "table": charts.table(points),
         "log": training_runs.log_tail(found.job, 12),
     }

@@ -249,6 +249,20 @@ def subject(name: str) -> str:
 
 
 @register.filter
+def said(line: str) -> str:
+    """A line of a program's log; its JSON progress as `train 70/90 loss=0.1111`."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(told, dict):
+        return line
+    rest = {name: value for name, value in told.items() if name not in {"stage", "done", "total"}}
+    words = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in rest.items()]
+    return " ".join([f"{told.get('stage', '')} {told.get('done', '')}/{told.get('total', '')}", *words])
+
+
+@register.filter
 def source(value: str) -> Any:
     return Source(value).label
 

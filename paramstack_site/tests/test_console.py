@@ -65,6 +65,11 @@ def test_a_status_has_one_icon_and_an_unknown_one_says_so():
         assert "Bilinmiyor" in console.status("anything else")
 
 
+def test_a_programs_progress_is_read_as_words():
+    assert console.said('{"stage": "train", "done": 70, "total": 90, "loss": 0.111079}') == "train 70/90 loss=0.1111"
+    assert console.said("Traceback") == "Traceback"
+
+
 def test_a_status_word_is_escaped():
     assert "<script>" not in console.status("running", "<script>")
 
