@@ -184,7 +184,9 @@ class Stack:
         self.var, self.lock = var, lock
         self.names = [program.name for program in programs.programs(var)]
         self.printer: logs.Printer | None = None
-        self.handlers = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGHUP)}
+        # SIGINT too: a shell's background job inherits it as ignored, and must end by it all the same.
+        ending = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: interrupted, signal.SIGHUP: interrupted}
+        self.handlers = {number: signal.signal(number, handler) for number, handler in ending.items()}
         if echo:
             self.echo()
         command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(conf)]
