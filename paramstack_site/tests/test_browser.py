@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def page(live_server, monkeypatch):
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright's loop runs in this thread
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        tab = browser.new_page(viewport={"width": 1440, "height": 900}, base_url=live_server.url)
+        tab: Any = browser.new_page(viewport={"width": 1440, "height": 900}, base_url=live_server.url)
         tab.complaints = []
         tab.on("console", lambda m: tab.complaints.append(m.text) if m.type in {"error", "warning"} else None)
         tab.on("pageerror", lambda error: tab.complaints.append(str(error)))

@@ -66,7 +66,7 @@ def translated() -> set[Message]:
         with path.open("rb") as file:
             for message in read_po(file, locale="tr"):
                 text = message.id if isinstance(message.id, str) else message.id[0]
-                complete = message.string if isinstance(message.string, str) else all(message.string)
+                complete = message.string if isinstance(message.string, str) else all(message.string or [""])
                 if complete and not message.fuzzy:
                     known.add((message.context, text))
     return known
