@@ -70,9 +70,15 @@ class StartRlaif(Styled):
 class StartTraining(Styled):
     export = forms.ModelChoiceField(Export.objects.none(), label=_("Frozen pairs"), empty_label=None)
     base = forms.ModelChoiceField(BaseModel.objects.all(), label=_("Base model"), empty_label=None)
-    epochs = forms.FloatField(label=_("Epochs"), min_value=0.1, max_value=20, initial=3)
+    epochs = forms.FloatField(label=_("Epochs"), min_value=0.1, max_value=20, initial=2)
     beta = forms.FloatField(label=_("Beta"), min_value=0.01, max_value=1, initial=0.1)
-    learning_rate = forms.FloatField(label=_("Learning rate"), min_value=1e-7, max_value=1e-2, initial=1e-3)
+    learning_rate = forms.FloatField(
+        label=_("Learning rate"),
+        min_value=0,
+        max_value=1e-2,
+        initial=0,
+        help_text=_("0: by the size of the base model"),
+    )
     rank = forms.IntegerField(label=_("LoRA rank"), min_value=1, max_value=256, initial=8)
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:

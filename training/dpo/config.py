@@ -28,9 +28,9 @@ class Config:
     output_dir: str
     heldout: str = ""  # no curve on held-out pairs, and no evaluation, without it
     base_name: str = ""  # what adapter_config.json says; never a path of this machine
-    epochs: float = 3
+    epochs: float = 2
     beta: float = 0.1
-    learning_rate: float = 1e-3
+    learning_rate: float = 0.0  # 0: by the size of the base model, `rate_for`
     rank: int = 8
     alpha: int = 16
     per_device_batch: int = 8
@@ -62,6 +62,11 @@ class Config:
         return self.output / "adapter"
 
 
+def rate_for(parameters: int) -> float:
+    """A learning rate that suits LoRA on a model of so many parameters: small ones need, and bear, much more."""
+    return 3e-3 if parameters < 10_000_000 else 2e-4 if parameters < 500_000_000 else 2e-5
+
+
 def read(path: str | Path) -> Config:
     """The configuration in a JSON file. Raises `Refusal` for a missing file, bad JSON, unknown or impossible values."""
     try:
@@ -88,10 +93,12 @@ def build(values: dict[str, Any]) -> Config:
 
 def _check(config: Config) -> None:
     _check_types(config)
-    above_zero = ("epochs", "beta", "learning_rate", "rank", "alpha", "per_device_batch", "gradient_accumulation")
+    above_zero = ("epochs", "beta", "rank", "alpha", "per_device_batch", "gradient_accumulation")
     for name in (*above_zero, "logging_steps"):
         if not getattr(config, name) > 0:
             raise Refusal(f"{name} must be above 0; it is {getattr(config, name)}.")
+    if config.learning_rate < 0:
+        raise Refusal(f"learning_rate must be above 0, or 0 to choose by size; it is {config.learning_rate}.")
     if config.max_length < 16:
         raise Refusal(f"max_length must be at least 16 tokens; it is {config.max_length}.")
     if config.loss_type not in LOSS_TYPES:

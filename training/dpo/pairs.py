@@ -34,7 +34,7 @@ class Pair:
 def read(path: str | Path) -> list[Pair]:
     """Every pair of a JSONL file. Raises `Refusal` with the line for a missing file, a bad row, or no row at all."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines also splits inside a text (U+2028)
     except (FileNotFoundError, IsADirectoryError):
         raise Refusal(f"There is no dataset file {path}.") from None
     except UnicodeDecodeError:

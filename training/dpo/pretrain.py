@@ -67,7 +67,7 @@ def read_corpus(directory: Path) -> Corpus:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    return [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    return [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
 
 
 def _chat(line: str, name: str, number: int) -> tuple[str, str]:

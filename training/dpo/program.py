@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.dpo import artifacts, bases, config, pairs
+from training.dpo import artifacts, bases, config, likelihood, pairs
 from training.dpo.config import Config, Refusal
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def train(settings: Config) -> None:
     bases.prepare(settings.base_model)
     artifacts.say("load", 0, 1)
     model, tokenizer = bases.load(settings.base_model)
+    chosen, heldout = (fitting(found, tokenizer, settings.max_length) for found in (chosen, heldout))
+    if not chosen:
+        raise Refusal(f"Every prompt is longer than max_length ({settings.max_length} tokens): nothing to train on.")
     with _clean(settings), tempfile.TemporaryDirectory() as scratch:
         trainer = build(settings, model, tokenizer, chosen, heldout, scratch)
         trainer.train()
@@ -43,12 +46,22 @@ def train(settings: Config) -> None:
     artifacts.say("save", steps, steps)
 
 
+def fitting(found: list[pairs.Pair], tokenizer: Any, max_length: int) -> list[pairs.Pair]:
+    """The pairs whose prompt leaves room for an answer; says on stderr how many do not."""
+    starts = [likelihood.encode(tokenizer, pair.prompt, pair.chosen, max_length)[1] for pair in found]
+    kept = [pair for pair, start in zip(found, starts, strict=True) if start < max_length]
+    if left := len(found) - len(kept):
+        print(f"{left} of {len(found)} pairs are left out: their prompt is too long.", file=sys.stderr)
+    return kept
+
+
 def build(
     settings: Config, model: Any, tokenizer: Any, train: list[pairs.Pair], heldout: list[pairs.Pair], scratch: str
 ) -> DPOTrainer:
     """TRL's trainer, with the reference log-probabilities already computed."""
     from datasets import disable_progress_bars
     from peft import LoraConfig
+    from peft.utils.error import NoMatchingPeftModuleError
     from transformers import PrinterCallback
     from trl import DPOTrainer
 
@@ -56,24 +69,27 @@ def build(
 
     disable_progress_bars()
     artifacts.say("reference", 0, 1)
-    trainer = DPOTrainer(
-        model,
-        args=arguments(settings, scratch, evaluate=bool(heldout)),
-        train_dataset=dataset(train),
-        eval_dataset=dataset(heldout) if heldout else None,
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=0.0,
-            target_modules=settings.target_modules or "all-linear",
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[Curve(settings.output / METRICS)],
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=settings.target_modules or "all-linear",
+        task_type="CAUSAL_LM",
     )
+    try:
+        trainer = DPOTrainer(
+            model,
+            args=arguments(settings, model.num_parameters(), scratch, evaluate=bool(heldout)),
+            train_dataset=dataset(train),
+            eval_dataset=dataset(heldout) if heldout else None,
+            processing_class=tokenizer,
+            peft_config=lora,
+            callbacks=[Curve(settings.output / METRICS)],
+        )
+    except NoMatchingPeftModuleError:
+        names = ", ".join(settings.target_modules)
+        raise Refusal(f"The base model {settings.base_model} has no layer named {names} (target_modules).") from None
     trainer.remove_callback(PrinterCallback)  # it prints Python dicts between our JSON lines
-    if not len(trainer.train_dataset):
-        raise Refusal(f"Every prompt is longer than max_length ({settings.max_length} tokens): nothing to train on.")
     return trainer
 
 
@@ -85,7 +101,7 @@ def dataset(found: list[pairs.Pair]) -> Dataset:
     return Dataset.from_list([pair.conversation() for pair in ordered])
 
 
-def arguments(settings: Config, scratch: str, evaluate: bool) -> DPOConfig:
+def arguments(settings: Config, parameters: int, scratch: str, evaluate: bool) -> DPOConfig:
     """TRL's settings from ours. Checkpointing of gradients is off and the reference precomputed: 1.58x the speed."""
     import torch
     from trl import DPOConfig
@@ -97,7 +113,7 @@ def arguments(settings: Config, scratch: str, evaluate: bool) -> DPOConfig:
         beta=settings.beta,
         loss_type=[settings.loss_type],
         label_smoothing=settings.label_smoothing,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or config.rate_for(parameters),
         lr_scheduler_type="cosine",
         warmup_steps=0.1,  # below 1: a share of all steps
         per_device_train_batch_size=settings.per_device_batch,
