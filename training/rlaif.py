@@ -25,7 +25,8 @@ from training.problems import Problem
 
 __all__ = ["default_config", "execute", "start"]
 
-Call = tuple[Prompt, Callable[[], generators.Answer]]
+Place = tuple[Prompt, int]  # a prompt, and the number that its answer has among the prompt's candidates
+Call = tuple[Place, Callable[[], generators.Answer]]
 BATCH = 1_000  # rows in one INSERT
 
 
@@ -83,11 +84,14 @@ def _counts(rows: Any, *fields: str) -> list[tuple[Any, ...]]:
 
 def _answer(run: RlaifRun, claim: jobs.Claim, kit: Kit, prompts: list[Prompt]) -> list[str]:
     """Stores the candidates that are missing; returns notes on what had to be left out."""
-    have = Counter(run.candidates.values_list("prompt_id", "source"))
-    _store_written(run, claim, kit, [p for p in prompts if not have[p.pk, Source.WRITTEN]])
-    _collect(run, claim, kit, "claude", _claude_calls(kit, prompts, have))
+    written = run.candidates.filter(source=Source.WRITTEN)
+    answered = set(written.values_list("prompt_id", flat=True))
+    _store_written(run, claim, kit, [prompt for prompt in prompts if prompt.pk not in answered])
+    before = Counter(written.values_list("prompt_id", flat=True))
+    taken = set(run.candidates.values_list("prompt_id", "number"))
+    _collect(run, claim, "claude", kit, _claude_calls(kit, prompts, before, taken))
     try:
-        _collect(run, claim, kit, "local", _local_calls(kit, prompts, have))
+        _collect(run, claim, "local", kit, _local_calls(kit, prompts, before, taken))
     except generators.EngineDown as down:
         if kit.config["generators"] == ["local"]:
             raise
@@ -106,36 +110,47 @@ def _store_written(run: RlaifRun, claim: jobs.Claim, kit: Kit, prompts: list[Pro
         Candidate.objects.bulk_create(rows, batch_size=BATCH)
 
 
-def _claude_calls(kit: Kit, prompts: list[Prompt], have: Counter[Any]) -> list[Call]:
-    wanted = kit.config["num_responses"] if kit.uses("claude") else 0
-    return [
-        (prompt, partial(kit.ask_claude, prompt.text, number))
-        for prompt in prompts
-        for number in range(have[prompt.pk, Source.CLAUDE], wanted)
-    ]
+def _claude_calls(kit: Kit, prompts: list[Prompt], before: Counter[int], taken: set[Any]) -> list[Call]:
+    return list(_missing(prompts, _wanted_of_claude(kit), before, taken, kit.ask_claude))
 
 
-def _local_calls(kit: Kit, prompts: list[Prompt], have: Counter[Any]) -> list[Call]:
+def _wanted_of_claude(kit: Kit) -> int:
+    return int(kit.config["num_responses"]) if kit.uses("claude") else 0
+
+
+def _local_calls(kit: Kit, prompts: list[Prompt], before: Counter[int], taken: set[Any]) -> list[Call]:
     alone = kit.config["generators"] == ["local"]
     asked = prompts if alone else prompts[: kit.config["local_prompts"]]
-    wanted = kit.local_count if kit.uses("local") else 0
-    calls: list[Call] = [
-        (prompt, partial(kit.ask_local, prompt.text, number))
-        for prompt in asked
-        for number in range(have[prompt.pk, Source.LOCAL], wanted)
-    ]
+    after = Counter({prompt.pk: before[prompt.pk] + _wanted_of_claude(kit) for prompt in asked})
+    calls = list(_missing(asked, kit.local_count if kit.uses("local") else 0, after, taken, kit.ask_local))
     if calls:
         kit.local_model  # noqa: B018  (asks the engine once, here, and not in every thread)
     return calls
 
 
-def _collect(run: RlaifRun, claim: jobs.Claim, kit: Kit, source: str, calls: list[Call]) -> None:
+def _missing(
+    prompts: list[Prompt],
+    wanted: int,
+    before: Counter[int],
+    taken: set[Any],
+    ask: Callable[[str, int], generators.Answer],
+) -> Iterator[Call]:
+    """What is left to ask. An answer's place is known before it is asked for, so that a second try asks for the very
+    answers that failed, and not for one that is there already."""
+    for prompt in prompts:
+        for number in range(wanted):
+            place = before[prompt.pk] + number + 1
+            if (prompt.pk, place) not in taken:
+                yield (prompt, place), partial(ask, prompt.text, number)
+
+
+def _collect(run: RlaifRun, claim: jobs.Claim, source: str, kit: Kit, calls: list[Call]) -> None:
     claim.step(stage="answers", done=0, total=len(calls))
-    beat = partial(claim.step)
-    for done, (prompt, answer) in enumerate(preferences.gather(calls, preferences.WORKERS[source], beat), 1):
+    answers = preferences.gather(calls, preferences.WORKERS[source], claim.step)
+    for done, ((prompt, place), answer) in enumerate(answers, 1):
         with claim.guard():
             if answer.text:
-                _candidate(run, prompt, run.candidates.filter(prompt=prompt).count() + 1, answer).save()
+                _candidate(run, prompt, place, answer).save()
             claim.beat(done=done, cost_nano=kit.purse.spent_nano)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from training import claude, datasets, jobs, preferences, quotes, rlaif, tasks
+from training import claude, datasets, generators, jobs, preferences, quotes, rlaif, tasks
 from training.judges import claude as claude_judge
 from training.models import Candidate, Choice, Job, PreferencePair, RlaifRun, Source, Verdict
 from training.tests import messages_api
@@ -118,6 +118,25 @@ def test_what_was_paid_is_not_paid_again_after_a_failure(cast, dataset, api):
     assert run.job.state == Job.State.DONE
     assert len(api.requests) - asked == (24 - kept) + 24
     assert run.job.cost_nano == 48 * quotes.cost(claude.MODEL, 40, 20)
+
+
+def test_a_second_try_asks_for_the_very_answer_that_failed(cast, dataset, api):
+    failing = (dataset.prompts.first().text, generators.STYLES[0])
+
+    def one_fails_late(request):
+        if (request["messages"][0]["content"], request["system"]) != failing:
+            return claude_says(request)
+        time.sleep(0.5)  # its neighbour on the same prompt is kept by then
+        return messages_api.LOW_CREDIT
+
+    api.default = one_fails_late
+    run = finish(rlaif.start(cast.acme, dataset, CLAUDE, cast.engineer))
+    assert run.job.state == Job.State.FAILED
+    api.default = claude_says
+    jobs.retry(run.job)
+    finish(run)
+    assert run.candidates.values("prompt", "text").distinct().count() == 24
+    assert run.pairs.count() == 12
 
 
 def test_a_second_run_of_the_same_message_changes_nothing(cast, dataset, samples):
