@@ -47,13 +47,13 @@ def test_of_300_calls_at_once_50_a_minute_pass(serving, key, cast):
 def test_admission_lets_exactly_the_limit_through(key, cast, base, counters):
     event, now = an_event(cast, key), metering.Limits(cast.acme.epoch, 50, 10**9)
     seed(cast.acme)
-    pipe = counters.pipeline(transaction=True)  # one instant for all of them
+    pipe = counters.pipeline(transaction=True)  # one instant for all of them in Valkey, some milliseconds in Redis
     for number in range(300):
         keys, args = metering.admit(event.ending("estimated", request_id=f"req_{number}"), now)
         pipe.eval(metering.ADMIT, len(keys), *keys, *args)
     verdicts = [metering.verdict(reply) for reply in pipe.execute()]
     assert [verdict.reason for verdict in verdicts] == [""] * 50 + ["rate_limit"] * 250
-    assert {verdict.retry_ms for verdict in verdicts[50:]} == {1200}
+    assert all(1000 < verdict.retry_ms <= 1200 for verdict in verdicts[50:])
 
 
 def test_fifty_calls_at_once_never_overshoot_the_budget(serving, key, cast, counters):
