@@ -20,6 +20,7 @@ def prepare(base_model: str) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")  # its retries are noise before our one sentence
     if _is_local(base_model):
         os.environ["HF_HUB_OFFLINE"] = "1"
     _keep_memory()
