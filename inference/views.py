@@ -92,7 +92,7 @@ def _adapter(request: access.Request, pk: str) -> dict[str, Any]:
         "files": payload["predicate"].get("files", []),
         "roles": _roles(request.tenant).get(found.pk, []),
         "rollouts": found.rollouts.select_related("alias")[:10],
-        "aliases": Alias.objects.filter(tenant=request.tenant, base=found.base),
+        "aliases": Alias.objects.filter(tenant=request.tenant, base=found.base).exclude(rollouts__state="running"),
         "shares": forms.SHARES,
     }
 

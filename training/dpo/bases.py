@@ -49,7 +49,7 @@ def load(base_model: str) -> tuple[Any, Any]:
 
 
 def _keep_memory() -> None:
-    """Lets glibc keep what tensors free: giving it back cost 12 of 62 CPU seconds in page faults (mallopt(3))."""
+    """Lets glibc keep what tensors free: giving it back and taking it again costs page faults (mallopt(3))."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)

@@ -1,7 +1,7 @@
 """Muon for the hidden matrices of a small model: momentum, then the nearest orthogonal matrix as the step.
 
-Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". It needs less than half of AdamW's passes
-over a small corpus. Matrices of one shape are orthogonalised as one batch in float32: `torch.optim.Muon` works one by
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". In our trials
+a small corpus needed fewer passes than with AdamW (docs/adr/0005 says how far that was measured). Matrices of one shape are orthogonalised as one batch in float32: `torch.optim.Muon` works one by
 one in bfloat16, which a CPU without such instructions does slowly.
 """
 
