@@ -64,6 +64,8 @@ def answers(queue: str) -> bool:
 
     from paramstack_site.celery import app
 
+    if not ping():
+        return False  # Celery would try again and again, and hold up the other questions
     try:
         return bool(app.control.ping(destination=[programs.node(queue)], timeout=0.5))
     except (OSError, redis.RedisError, KombuError):
