@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-import redis
 from django.conf import settings
 from django.utils.translation import gettext as _
 
 from inference.engines import client
 from tenants import counters, metering
+
+if TYPE_CHECKING:
+    import redis
 
 LATE = 200  # usage events that wait for the ledger before it counts as late
 
@@ -44,6 +47,8 @@ def _engine() -> Check:
 
 
 def _redis() -> list[Check]:
+    import redis
+
     name = _("limits")
     try:
         connection = counters.connect()
@@ -56,6 +61,8 @@ def _redis() -> list[Check]:
 
 def _ledger(connection: redis.Redis) -> Check:
     """How many usage events wait in the stream: not read yet, or read and not booked."""
+    import redis
+
     name = _("ledger writer")
     try:
         groups = {group["name"]: group for group in connection.xinfo_groups(metering.STREAM)}

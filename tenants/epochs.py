@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-import redis
 from django.db import transaction
 from django.db.models import F
 
@@ -50,6 +49,8 @@ def publish(pairs: Iterable[tuple[str, int]]) -> None:
 
 
 def _assert_soon(pairs: list[tuple[str, int]]) -> None:
+    import redis
+
     try:
         publish(pairs)
     except redis.RedisError:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import celery
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone, translation
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from tenants.models import Tenant, User
@@ -205,4 +206,4 @@ def _send(job: Job) -> None:
 
 def _publish(job_id: uuid.UUID, kind: str) -> None:
     name = "gpu_run_job" if kind in GPU_KINDS else "run_job"
-    celery.current_app.send_task(f"training.tasks.{name}", args=[str(job_id)])
+    import_string(settings.CELERY_APPLICATION).send_task(f"training.tasks.{name}", args=[str(job_id)])

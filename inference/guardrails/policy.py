@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from inference.guardrails import length, pii
+from inference.guardrails import document, length, pii
 
 DEFAULT = Path(__file__).with_name("default.yaml")
 ACTIONS = ("block", "redact")
@@ -61,24 +59,21 @@ class Policy:
 def parse(text: str) -> Policy:
     """The policy in `text`; raises PolicyError with the line."""
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise PolicyError(mark.line + 1 if mark else 1, error.problem or "this is not YAML.") from error
-    except yaml.YAMLError as error:
-        raise PolicyError(1, f"this is not YAML: {error}") from error
-    rules = _rules(document)
+        found = document.read(text)
+    except document.Unreadable as error:
+        raise PolicyError(error.line, error.reason) from error
+    rules = _rules(found)
     return Policy(tuple(rules), hashlib.sha256(text.encode()).hexdigest())
 
 
-def _rules(document: Any) -> list[Rule]:
-    if not isinstance(document, _Mapping) or set(document) != {"version", "rules"} or document["version"] != 1:
+def _rules(found: Any) -> list[Rule]:
+    if not isinstance(found, document.Mapping) or set(found) != {"version", "rules"} or found["version"] != 1:
         raise PolicyError(1, "a policy has exactly two keys: version: 1 and rules.")
-    if not isinstance(document["rules"], list):
-        raise PolicyError(document.line, "rules is a list.")
+    if not isinstance(found["rules"], list):
+        raise PolicyError(found.line, "rules is a list.")
     rules: list[Rule] = []
-    for entry in document["rules"]:
-        rule = _rule(entry, document.line)
+    for entry in found["rules"]:
+        rule = _rule(entry, found.line)
         if any(rule.id == other.id for other in rules):
             raise PolicyError(entry.line, f"the id {rule.id} is used twice.")
         rules.append(rule)
@@ -86,7 +81,7 @@ def _rules(document: Any) -> list[Rule]:
 
 
 def _rule(entry: Any, line: int) -> Rule:
-    if not isinstance(entry, _Mapping):
+    if not isinstance(entry, document.Mapping):
         raise PolicyError(line, "each rule is a mapping with id, validator and action.")
     options = dict(entry)
     rule_id, name, action = (options.pop(key, None) for key in ("id", "validator", "action"))
@@ -102,26 +97,3 @@ def _rule(entry: Any, line: int) -> Rule:
         return Rule(rule_id, action, VALIDATORS[name](options))
     except ValueError as error:
         raise PolicyError(entry.line, f"{rule_id}: {error}") from error
-
-
-class _Mapping(dict[str, Any]):
-    """A YAML mapping that knows the line it begins on."""
-
-    line = 1
-
-
-class _Loader(yaml.SafeLoader):
-    """Mappings with lines; a key that is not text, or stands twice, is an error."""
-
-    def line_mapping(self, node: yaml.MappingNode) -> _Mapping:
-        found = _Mapping()
-        found.line = node.start_mark.line + 1
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str) or key in found:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is unclear.", problem_mark=key_node.start_mark)
-            found[key] = self.construct_object(value_node, deep=True)
-        return found
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.line_mapping)

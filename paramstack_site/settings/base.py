@@ -120,7 +120,6 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
     "PAGE_SIZE": 50,
     "EXCEPTION_HANDLER": "paramstack_site.api.handle",
@@ -134,6 +133,7 @@ SPECTACULAR_SETTINGS = {
 }
 
 # Celery: the job row is the truth, a message only says "look at the job" (docs/adr/0004).
+CELERY_APPLICATION = "paramstack_site.celery.app"  # named, not imported: only who sends or runs tasks needs Celery
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_DEFAULT_QUEUE = "default"

@@ -1,8 +1,7 @@
 """Muon for the hidden matrices of a small model: momentum, then the nearest orthogonal matrix as the step.
 
-Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". In our trials
-a small corpus needed fewer passes than with AdamW (docs/adr/0005 says how far that was measured). Matrices of one shape are orthogonalised as one batch in float32: `torch.optim.Muon` works one by
-one in bfloat16, which a CPU without such instructions does slowly.
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". Why not AdamW or `torch.optim.Muon`:
+docs/adr/0005. Matrices of one shape are orthogonalised as one batch in float32.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import celery
 import pytest
 from django.utils import timezone
 
@@ -17,7 +16,7 @@ from training.problems import Problem
 def sent(monkeypatch) -> list[tuple[str, list[str]]]:
     """What would have gone to the broker."""
     messages: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(celery.current_app, "send_task", lambda name, args: messages.append((name, args)))
+    monkeypatch.setattr("paramstack_site.celery.app.send_task", lambda name, args: messages.append((name, args)))
     return messages
 
 
@@ -42,7 +41,7 @@ def test_a_broker_that_is_down_loses_no_job(cast, monkeypatch, django_capture_on
     def refuse(name, args):
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr(celery.current_app, "send_task", refuse)
+    monkeypatch.setattr("paramstack_site.celery.app.send_task", refuse)
     with django_capture_on_commit_callbacks(execute=True):
         job = jobs.enqueue(cast.acme, Job.Kind.RLAIF, cast.engineer)
     job.refresh_from_db()
