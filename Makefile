@@ -13,7 +13,7 @@ DUMMY := SECRET_KEY=dummy-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLM MA
 	DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up install install-dev test test-fast check bench peers clean
+.PHONY: help demo up install install-dev test test-fast check lint bench peers clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -51,7 +51,9 @@ test: $(DEVELOPED) ## All tests that need nothing else; GROUPS=all adds PostgreS
 test-fast: $(DEVELOPED) ## The fast core: no torch, no processes
 	@.ci/group fast
 
-check: $(DEVELOPED) ## Style, types, floors, migrations, settings
+check: lint test-fast ## Everything before a commit: lint, then the fast core
+
+lint: $(DEVELOPED) ## Style, types, floors, migrations, settings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy attestation tenants inference training paramstack_site benchmarks conftest.py manage.py
