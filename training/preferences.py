@@ -24,7 +24,7 @@ from training.judges import Opinion, rules, written
 from training.judges import claude as claude_judge
 from training.models import Source
 from training.pairing import Contender
-from training.problems import Problem
+from training.problems import Problem, listed
 
 if TYPE_CHECKING:
     import anthropic
@@ -44,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "max_cost_nano": 2 * quotes.NANO,
     "seed": 7,
 }
+LISTS = {"generators": GENERATORS, "judges": JUDGES}
+NUMBERS = {"num_responses": (2, 8), "local_prompts": (0, 10_000), "max_cost_nano": (0, 2**53), "seed": (0, 2**53)}
+TEXTS = ("local_model", "generator_model", "judge_model")
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
@@ -67,19 +70,27 @@ def default_config() -> dict[str, Any]:
 def check(config: dict[str, Any]) -> dict[str, Any]:
     """`config` over the defaults. Raises BadConfig, and WrongKeyKind when Claude is asked for without a usable key."""
     if unknown := sorted(set(config) - set(DEFAULTS)):
-        raise BadConfig(unknown[0], _("Unknown setting: %(name)s.") % {"name": ", ".join(unknown)})
+        raise BadConfig(unknown[0], _("Unknown setting: %(name)s.") % {"name": listed(unknown)})
     full = {**default_config(), **config}
-    for name, known in (("generators", GENERATORS), ("judges", JUDGES)):
-        if not full[name] or set(full[name]) - set(known):
-            words = {"name": name, "known": ", ".join(known), "given": ", ".join(map(str, full[name])) or "-"}
-            raise BadConfig(name, _("%(name)s must be some of %(known)s; given: %(given)s.") % words)
-    for name, low, high in (("num_responses", 2, 8), ("local_prompts", 0, 10_000), ("max_cost_nano", 0, 2**53)):
+    for name, known in LISTS.items():
+        _check_list(name, full[name], known)
+    for name, (low, high) in NUMBERS.items():
         if type(full[name]) is not int or not low <= full[name] <= high:
             words = {"name": name, "low": str(low), "high": str(high)}
             raise BadConfig(name, _("%(name)s must be a whole number from %(low)s to %(high)s.") % words)
+    for name in TEXTS:
+        if not isinstance(full[name], str) or not full[name].isprintable():
+            raise BadConfig(name, _("%(name)s must be text.") % {"name": name})
     if "claude" in {*full["generators"], *full["judges"]}:
         claude.client()
     return full
+
+
+def _check_list(name: str, given: Any, known: tuple[str, ...]) -> None:
+    items = given if isinstance(given, list) else [given]
+    if given is not items or not items or any(item not in known for item in items):
+        words = {"name": name, "known": listed(known), "given": listed(items)}
+        raise BadConfig(name, _("%(name)s must be some of %(known)s; given: %(given)s.") % words)
 
 
 @dataclass
@@ -169,22 +180,29 @@ def gather(
 ) -> Iterator[tuple[Key, Result]]:
     """Makes the calls in `workers` threads and yields what comes back, as it comes; `beat` is called every few seconds.
 
-    The first call that fails ends it: what others brought back by then is yielded, then its error is raised.
+    The first call or beat that fails ends it: no call is made after that, but those in the air are waited for and
+    yielded, because they are paid for; then the error is raised.
     """
     waiting = iter(calls)
     running: dict[Future[Result], Key] = {}
+    errors: list[BaseException] = []
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
-            while len(running) < workers and (item := next(waiting, None)) is not None:
+            while not errors and len(running) < workers and (item := next(waiting, None)) is not None:
                 running[pool.submit(_speaking, translation.get_language(), item[1])] = item[0]
             if not running:
-                return
+                break
             done, _rest = wait(running, timeout=BEAT, return_when=FIRST_COMPLETED)
-            beat()
-            yield from _results({future: running.pop(future) for future in done})
+            try:
+                beat()
+            except Exception as error:
+                errors.append(error)
+            yield from _results({future: running.pop(future) for future in done}, errors)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    if errors:
+        raise errors[0]
 
 
 def _speaking(language: str | None, call: Callable[[], Result]) -> Result:
@@ -193,12 +211,9 @@ def _speaking(language: str | None, call: Callable[[], Result]) -> Result:
         return call()
 
 
-def _results(done: dict[Future[Result], Key]) -> Iterator[tuple[Key, Result]]:
-    errors = []
+def _results(done: dict[Future[Result], Key], errors: list[BaseException]) -> Iterator[tuple[Key, Result]]:
     for future, key in done.items():
         if error := future.exception():
             errors.append(error)
         else:
             yield key, future.result()
-    if errors:
-        raise errors[0]

@@ -7,7 +7,7 @@ keeps its traceback in the log.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,11 @@ from django.utils.translation import gettext as _
 
 class Problem(Exception):
     """Work that cannot start or go on. `str(problem)` is one sentence in the active language."""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Somebody's names as a sentence can show them: half a surrogate pair among them cannot be encoded."""
+    return ", ".join(map(str, names)).encode("utf-8", "backslashreplace").decode() or "-"
 
 
 class DiskFull(Problem):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -157,6 +158,36 @@ def test_the_cap_is_never_passed(cast, dataset, api):
     assert run.job.cost_nano <= cap
 
 
+def test_calls_in_the_air_at_the_cap_are_kept_and_counted(cast, dataset, api):
+    def slowly(request):
+        time.sleep(0.5)  # the call that passes the cap is refused while the others are in the air
+        return claude_says(request)
+
+    api.default = slowly
+    cap = quotes.cost(claude.MODEL, 600, 600) * 3
+    run = finish(rlaif.start(cast.acme, dataset, {**CLAUDE, "max_cost_nano": cap}, cast.engineer))
+    assert "$" in run.job.error
+    assert 0 < run.candidates.count() == len(api.requests)
+    assert run.job.cost_nano == len(api.requests) * quotes.cost(claude.MODEL, 40, 20)
+
+
+def test_calls_in_the_air_at_a_cancel_are_kept_and_no_more_are_made():
+    made = []
+
+    def call(n):
+        made.append(n)
+        time.sleep(0.1 * (n + 1))
+        return n
+
+    def cancel():
+        raise jobs.Cancelled
+
+    got: list[int] = []
+    with pytest.raises(jobs.Cancelled):
+        got.extend(n for _key, n in preferences.gather([(n, partial(call, n)) for n in range(9)], 3, cancel))
+    assert sorted(got) == sorted(made) == [0, 1, 2]
+
+
 def test_a_refusal_makes_no_candidate_and_is_paid_for(cast, dataset, api):
     api.default = lambda request: messages_api.text("", stop_reason="refusal")
     run = finish(rlaif.start(cast.acme, dataset, CLAUDE, cast.engineer))
@@ -194,12 +225,24 @@ def test_cancelling_stops_the_calls_and_keeps_what_came(cast, dataset, api):
         ({"num_responses": True}, "num_responses"),
         ({"max_cost_nano": -1}, "max_cost_nano"),
         ({"temperature": 1}, "temperature"),
+        ({"generators": 5}, "generators"),
+        ({"generators": "written"}, "generators"),
+        ({"generators": [["claude"]]}, "generators"),
+        ({"judges": {"rules": 1}}, "judges"),
+        ({"judges": ["\ud800"]}, "judges"),
+        ({"seed": "7"}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"local_model": 3}, "local_model"),
+        ({"generator_model": None}, "generator_model"),
+        ({"judge_model": ["x"]}, "judge_model"),
+        ({"judge_model": "\x00"}, "judge_model"),
     ],
 )
 def test_an_impossible_configuration_queues_nothing(cast, dataset, config, field):
     with pytest.raises(preferences.BadConfig) as caught:
         rlaif.start(cast.acme, dataset, config, cast.engineer)
     assert caught.value.field == field
+    assert str(caught.value).encode()
     assert not Job.objects.exists()
 
 
