@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from attestation import canonical
 from tenants.models import Tenant, User
 from training.models import Prompt, PromptDataset
-from training.problems import Problem
+from training.problems import Problem, listed
 
 COLUMN = "prompt"
 LIMIT = 8_000  # characters in one prompt
@@ -90,7 +90,7 @@ class MissingColumn(Problem):
 
     def __init__(self, name: str, found: Iterable[str]) -> None:
         self.found = sorted(set(found))
-        words = {"name": name, "column": COLUMN, "found": ", ".join(self.found) or "-"}
+        words = {"name": name, "column": COLUMN, "found": listed(self.found)}
         super().__init__(_("%(name)s has no column “%(column)s”; the columns found are: %(found)s.") % words)
 
 
@@ -191,6 +191,8 @@ def _json_row(number: int, line: str | RowError) -> dict[str, Any] | RowError | 
         row = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         return RowError(number, error.colno, _("not valid JSON (%(why)s)") % {"why": error.msg})
+    except ValueError:  # Python turns no text of more than 4,300 digits into a number
+        return RowError(number, 1, _("not valid JSON (%(why)s)") % {"why": "a number of too many digits"})
     except RecursionError:
         return RowError(number, 1, _("not valid JSON (%(why)s)") % {"why": "nesting"})
     return row if isinstance(row, dict) else RowError(number, 1, _("a row must be a JSON object"))
@@ -263,7 +265,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, str | RowError]]:
 
 def _checked(line: int, value: Any, column: int, missing: bool = False, found: Iterable[str] = ()) -> Row | RowError:
     if missing:
-        words = {"column": COLUMN, "found": ", ".join(map(str, found)) or "-"}
+        words = {"column": COLUMN, "found": listed(found)}
         return RowError(line, column, _("“%(column)s” is missing; found: %(found)s") % words)
     if not isinstance(value, str):
         return RowError(line, column, _("“%(column)s” must be text") % {"column": COLUMN})

@@ -46,6 +46,8 @@ def test_good_rows_are_read_in_order_and_empty_lines_skipped():
         ('{"prompt": "a\\ud800"}', 1, "not text"),
         ('{"prompt": "a\\u0000"}', 1, "not text"),
         ("[" * 100_000, 1, "not valid JSON"),
+        ('{"prompt": ' + "7" * 5_000 + "}", 1, "too many digits"),
+        ('{"\\ud800": 1}', 1, r"missing; found: \ud800"),
     ],
 )
 def test_a_bad_row_is_named_by_line_column_and_reason(line, column, reason):
@@ -54,6 +56,7 @@ def test_a_bad_row_is_named_by_line_column_and_reason(line, column, reason):
     [error] = parsed.errors
     assert (error.line, error.column) == (2, column)
     assert reason in error.reason
+    assert str(error).encode()
 
 
 def test_bytes_that_are_not_utf8_are_one_bad_row_and_not_the_end():
