@@ -6,6 +6,7 @@ The rule: an adapter is published only with its evaluation, and only when that p
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ RESULT = "evaluation.json"
 class NoResult(Problem):
     def __init__(self, run: TrainingRun) -> None:
         super().__init__(_("The evaluation of %(run)s ended without a result; its log has the details.") % {"run": run})
+
+
+class Diverged(Problem):
+    """A number of the evaluation is NaN or infinite; `names` says which."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        words = {"names": ", ".join(names)}
+        super().__init__(
+            _("The training diverged: the evaluation has no finite %(names)s. Lower the learning rate and train again.")
+            % words
+        )
 
 
 def start(run: TrainingRun, user: User | None) -> Evaluation:
@@ -44,8 +57,16 @@ def execute(evaluation: Evaluation, claim: jobs.Claim) -> None:
 
 
 def read(run: TrainingRun, path: Path) -> dict[str, Any]:
-    """The evaluation program's result. Raises NoResult."""
+    """The evaluation program's result. Raises NoResult, Diverged."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        result = dict(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError) as error:
         raise NoResult(run) from error
+    return finite(result)
+
+
+def finite(result: dict[str, Any]) -> dict[str, Any]:
+    """`result` as it is. Raises Diverged when a number in it is NaN or infinite."""
+    if names := [name for name, value in result.items() if isinstance(value, float) and not math.isfinite(value)]:
+        raise Diverged(names)
+    return result

@@ -7,6 +7,7 @@ process says. What is trained on is verified first: the export's signature and t
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,13 @@ class Curve:
                 )
 
     def _point(self, said: dict[str, Any]) -> TrainingMetric:
-        values = {name: value for name, value in said.items() if name not in {"step", "split"}}
+        values = {name: value for name, value in said.items() if name not in {"step", "split"} and _storable(value)}
         return TrainingMetric(run=self.run, step=said["step"], split=said["split"], values=values)
+
+
+def _storable(value: Any) -> bool:
+    """Not NaN or infinite, which a diverged run logs and JSON in the database does not know."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def build_base(tenant: Tenant, user: User | None, name: str = BASE, seed: int = SEED) -> Job:

@@ -108,6 +108,24 @@ def test_the_curve_is_stored_while_it_grows_and_torn_lines_wait(frozen, base, ca
     assert len(points) == 3
 
 
+def test_a_diverged_point_of_the_curve_loses_only_its_bad_values(frozen, base, cast, tmp_path):
+    run = runs.start(frozen, base, {}, cast.engineer)
+    claim = jobs.claim(run.job_id)
+    assert claim
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "split": "train", "loss": NaN, "reward_margin": -Infinity, "reward_accuracy": 0.5}\n')
+    runs.Curve(run, claim, path).read()
+    assert [(point.step, point.values) for point in run.metrics.all()] == [(2, {"reward_accuracy": 0.5})]
+
+
+def test_a_diverged_evaluation_is_said_plainly(frozen, base, cast, tmp_path):
+    run = runs.start(frozen, base, {}, cast.engineer)
+    path = tmp_path / "evaluation.json"
+    path.write_text('{"pairs": 3, "reward_margin": NaN, "perplexity_adapter": Infinity, "samples": []}')
+    with pytest.raises(Problem, match="reward_margin, perplexity_adapter"):
+        evaluation.read(run, path)
+
+
 def test_progress_lines_are_told_from_other_words():
     line = '{"stage": "train", "done": 3, "total": 9, "loss": 0.4}'
     assert programs.progress_of(line) == {"stage": "train", "done": 3, "total": 9}
