@@ -8,7 +8,8 @@ number of pairs and a Wilson 95 % interval (`_low`, `_high`). What the words mea
 - `_similar_length`: the same on the pairs whose rejected answer is not more than 30 % shorter. Good answers tend to be
   the long ones, and an adapter that only learned "longer" shows here;
 - preference accuracy: pairs whose chosen answer has the higher mean log-probability per token, base and adapter alone;
-- perplexity: of the chosen answers, per token.
+- perplexity: of the chosen answers, per token;
+- `pairs_left_out`: pairs whose prompt leaves no room for an answer; they count in none of the numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from training import metrics
-from training.dpo import artifacts, bases, config, likelihood, pairs
+from training.dpo import artifacts, bases, config, likelihood, pairs, program
 from training.dpo.config import Config, Refusal
 from training.dpo.likelihood import Likelihood
 
@@ -53,10 +54,14 @@ def evaluate(settings: Config) -> None:
     bases.prepare(settings.base_model)
     artifacts.say("evaluate", 0, len(heldout))
     model, tokenizer = load(settings)
-    scored = score(model, tokenizer, heldout, settings)
-    result = {**summary(scored, settings.beta), "samples": samples(model, tokenizer, heldout, settings)}
+    kept = program.fitting(heldout, tokenizer, settings.max_length)  # as training does
+    if not kept:
+        raise Refusal(f"Every held-out prompt is longer than max_length ({settings.max_length} tokens).")
+    numbers = summary(score(model, tokenizer, kept, settings), settings.beta)
+    numbers["pairs_left_out"] = len(heldout) - len(kept)
+    result = {**numbers, "samples": samples(model, tokenizer, kept, settings)}
     artifacts.write_json(settings.output / RESULT, result)
-    artifacts.say("evaluate", len(heldout), len(heldout))
+    artifacts.say("evaluate", len(kept), len(kept))
 
 
 def load(settings: Config) -> tuple[Any, Any]:
@@ -121,7 +126,10 @@ def share(name: str, held: list[bool]) -> dict[str, float]:
 
 def perplexity(likelihoods: list[Likelihood]) -> float:
     tokens = sum(one.tokens for one in likelihoods)
-    return math.exp(-sum(one.total for one in likelihoods) / max(1, tokens))
+    try:
+        return math.exp(-sum(one.total for one in likelihoods) / max(1, tokens))
+    except OverflowError:
+        return math.inf
 
 
 def samples(model: Any, tokenizer: Any, heldout: list[pairs.Pair], settings: Config) -> list[dict[str, str]]:

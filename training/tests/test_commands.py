@@ -15,7 +15,8 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from training import files
-from training.problems import DiskFull
+from training.management.commands import dpo_train
+from training.problems import DiskFull, Problem
 from training.tests import messages_api
 from training.tests.conftest import KEY
 from training.tests.test_rlaif import claude_says
@@ -161,6 +162,28 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
         files.write(path, [{"prompt": "x"}])
     assert path.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_refused_training_keeps_an_earlier_run_as_it_was(tmp_path, earlier):
+    out = tmp_path / "out"
+    if earlier:
+        (out / "adapter").mkdir(parents=True)
+        (out / "config.json").write_text("earlier")
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
+    with pytest.raises(CommandError, match="ended early") as refused:
+        call_command("dpo_train", base_model="m", dataset=str(tmp_path / "bad.jsonl"), output_dir=str(out))
+    assert refused.value.returncode == 2
+    assert out.exists() == earlier
+    if earlier:
+        assert (out / "config.json").read_text() == "earlier"
+        assert sorted(path.name for path in out.iterdir()) == ["adapter", "config.json"]
+
+
+def test_a_diverged_evaluation_is_no_verdict(tmp_path):
+    (tmp_path / "evaluation.json").write_text('{"pairs": 3, "reward_accuracy": 0.0, "reward_margin": NaN}')
+    with pytest.raises(Problem, match="reward_margin"):
+        dpo_train.verdict(tmp_path)
 
 
 def set_up(monkeypatch, typed: str, *options: str) -> str:

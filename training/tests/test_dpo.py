@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import translation
 
 from training.dpo import config, evaluate, likelihood, pretrain, program
 
@@ -129,6 +131,19 @@ def test_the_evaluation_agrees_with_trl_s_own_curve(trained):
     assert [set(sample) for sample in result["samples"]] == [{"prompt", "base", "adapter", "chosen"}] * 2
 
 
+def test_pairs_that_training_leaves_out_are_not_evaluated_as_losses(trained, dataset, tmp_path):
+    long = {"prompt": "kota anahtar bütçe yedek " * 40, "chosen": "kota", "rejected": "yedek"}
+    both = tmp_path / "both.jsonl"
+    both.write_text(dataset.read_text(encoding="utf-8") + json.dumps(long) + "\n", encoding="utf-8")
+    evaluate.evaluate(dataclasses.replace(trained, heldout=str(both), max_length=100))
+    result = json.loads((trained.output / "evaluation.json").read_text(encoding="utf-8"))
+    assert (result["pairs"], result["pairs_left_out"], result["reward_accuracy"]) == (8, 1, 1.0)
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite():
+    assert evaluate.perplexity([likelihood.Likelihood(-1e6, 1)]) == float("inf")
+
+
 def test_likelihoods_are_those_of_the_model_s_own_loss(base):
     """Batched with padding here, one by one and unpadded there."""
     import torch
@@ -178,6 +193,18 @@ def test_the_command_trains_and_evaluates_on_files_alone(base, dataset, tmp_path
     assert str(tmp_path / "out" / "adapter") in said
     described = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert described["base_model_name_or_path"] == "tiny"
+
+
+def test_a_failed_evaluation_does_not_say_that_nothing_was_kept(base, dataset, tmp_path, capfd):
+    long = {"prompt": "kota anahtar bütçe yedek " * 200, "chosen": "kota", "rejected": "yedek"}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long), encoding="utf-8")
+    files = {"dataset": str(dataset), "heldout": str(tmp_path / "long.jsonl"), "output_dir": str(tmp_path / "out")}
+    with translation.override("en"), pytest.raises(CommandError, match="evaluation ended early") as failed:
+        call_command("dpo_train", base_model=str(base), epochs=1, **files)
+    assert failed.value.returncode == 2
+    assert "Every held-out prompt is longer than max_length" in capfd.readouterr().err
+    assert (tmp_path / "out" / "adapter").is_dir()
+    assert (tmp_path / "out" / "config.json").is_file()
 
 
 def test_the_command_keeps_nothing_of_a_refused_run(base, tmp_path, capfd):

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
+from training import evaluation
 from training.dpo import artifacts, config
 
+CONFIG = "config.json"
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(config.Config)}
 NUMBERS: dict[str, type] = {"beta": float, "learning_rate": float, "rank": int, "per_device_batch": int, "seed": int}
 
@@ -37,19 +39,33 @@ class Command(BaseCommand):
             chosen = config.build(values(options))
         except config.Refusal as refusal:
             raise CommandError(str(refusal), returncode=2) from refusal
-        path = self.write(chosen)
-        try:
-            self.run("training.dpo.program", path)
-        except CommandError:
-            self.take_back(path)
-            raise
+        path = self.train(chosen)
         if chosen.heldout:
-            self.run("training.dpo.evaluate", path)
-            self.stdout.write(verdict(chosen.output))
+            self.evaluate(chosen, path)
         self.stdout.write(self.style.SUCCESS(_("The adapter is in %s.") % chosen.adapter))
 
+    def train(self, chosen: config.Config) -> Path:
+        """Trains; the configuration gets its name only then, since an earlier run's may stand there."""
+        draft = self.write(chosen)
+        try:
+            if code := self.run("training.dpo.program", draft):
+                raise CommandError(_("Training ended early; nothing was kept."), returncode=code)
+            return draft.replace(chosen.output / CONFIG)
+        except BaseException:
+            self.take_back(draft, chosen)
+            raise
+
+    def evaluate(self, chosen: config.Config, path: Path) -> None:
+        if code := self.run("training.dpo.evaluate", path):
+            sentence = _("The adapter is in %(adapter)s, but its evaluation ended early.")
+            raise CommandError(sentence % {"adapter": chosen.adapter}, returncode=code)
+        try:
+            self.stdout.write(verdict(chosen.output))
+        except evaluation.Diverged as diverged:
+            raise CommandError(str(diverged), returncode=2) from diverged
+
     def write(self, chosen: config.Config) -> Path:
-        path = chosen.output / "config.json"
+        path = chosen.output / f".{CONFIG}.draft"
         try:
             chosen.output.mkdir(parents=True, exist_ok=True)
             artifacts.write_json(path, dataclasses.asdict(chosen))
@@ -58,20 +74,21 @@ class Command(BaseCommand):
             raise CommandError(_("%(directory)s cannot be written: %(reason)s.") % words, returncode=2) from error
         return path
 
-    def take_back(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
+    def take_back(self, draft: Path, chosen: config.Config) -> None:
+        draft.unlink(missing_ok=True)
+        if not chosen.adapter.is_dir():  # else it is an earlier run's, and so is its configuration
+            (chosen.output / CONFIG).unlink(missing_ok=True)
+        if not any(chosen.output.iterdir()):
+            chosen.output.rmdir()
 
-    def run(self, module: str, path: Path) -> None:
-        """One of the training programs in a process of its own; it says itself, on stderr, what went wrong."""
+    def run(self, module: str, path: Path) -> int:
+        """The exit code of a training program in a process of its own; it says itself, on stderr, what went wrong."""
         argv = [sys.executable, "-m", module, str(path)]
         with subprocess.Popen(argv, cwd=settings.ROOT, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
             assert child.stdout is not None
             for line in child.stdout:
                 self.show(line)
-        if child.returncode:
-            raise CommandError(_("Training ended early; nothing was kept."), returncode=abs(child.returncode))
+        return abs(int(child.returncode))
 
     def show(self, line: str) -> None:
         try:
@@ -95,8 +112,8 @@ def values(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(output: Path) -> str:
-    """One sentence on the evaluation in `output`."""
-    result = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    """One sentence on the evaluation in `output`. Raises evaluation.Diverged."""
+    result = evaluation.finite(json.loads((output / evaluation.RESULT).read_text(encoding="utf-8")))
     words = {"accuracy": result["reward_accuracy"], "pairs": result["pairs"]}
     words |= {"low": result["reward_accuracy_low"], "high": result["reward_accuracy_high"]}
     return _("Held-out reward accuracy %(accuracy).3f (95 %%: %(low).3f to %(high).3f) on %(pairs)d pairs.") % words
