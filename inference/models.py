@@ -55,8 +55,8 @@ class Adapter(models.Model):
 
     @property
     def engine_name(self) -> str:
-        """The name under which the engine knows it; unique across tenants."""
-        return f"{self.tenant.slug}.{self.name}-v{self.version}"
+        """The name under which the engine knows it: of one tenant and of one content, whatever is renamed."""
+        return f"{self.tenant.slug}.{self.name}-v{self.version}-{self.digest[:8]}"
 
 
 class Alias(models.Model):

@@ -88,7 +88,7 @@ def _alias_route(alias: Alias) -> Route:
 
 
 def _target(base: BaseModel, adapter: Adapter | None) -> Target:
-    names = [str(adapter), ADAPTER_PRICE, base.name] if adapter else [base.name]
+    names = [f"{adapter.tenant.slug}/{adapter}", ADAPTER_PRICE, base.name] if adapter else [base.name]
     price = prices.first_of(names)
     served, digest = (adapter.engine_name, adapter.digest) if adapter else (base.name, "")
     return Target(served, digest, price.input_nano_per_mtok, price.output_nano_per_mtok)

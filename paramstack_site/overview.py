@@ -225,11 +225,15 @@ def next_step(loop: Loop, user: User) -> Step:
 
 def _failed(loop: Loop) -> Step | None:
     """The newest run of either kind, if it failed and nothing newer replaced it."""
-    for run, route in ((loop.rlaif, "rlaif_run"), (loop.run, "run")):
-        if run and run.job.state == Job.State.FAILED:
+    for run, route, job in (
+        (loop.rlaif, "rlaif_run", loop.rlaif and loop.rlaif.job),
+        (loop.run, "run", loop.run and loop.run.job),
+        (loop.run, "run", loop.evaluation and loop.evaluation.job),
+    ):
+        if run and job and job.state == Job.State.FAILED:
             url = reverse(route, args=[loop.tenant.slug, run.pk])
             title = _("%(run)s did not end well") % {"run": run.name}
-            return Step("bad", "octagon-x", title, run.job.error, url, _("See what happened"))
+            return Step("bad", "octagon-x", title, job.error, url, _("See what happened"))
     return None
 
 

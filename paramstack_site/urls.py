@@ -16,7 +16,6 @@ urlpatterns = [
     path("t/<slug:slug>/", include("inference.urls")),
     path("t/<slug:slug>/", include("training.urls")),
     path("api/v1/", include("paramstack_site.api")),
-    path("api/v1/", include("paramstack_site.api")),
     path("admin/", admin.site.urls),
 ]
 handler500 = "paramstack_site.views.error"

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
@@ -41,6 +42,7 @@ class Recorded(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         record(request, obj, "delete")
         super().delete_model(request, obj)
 
+    @transaction.atomic
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         for obj in queryset:
             self.delete_model(request, obj)
@@ -52,6 +54,8 @@ def record(request: HttpRequest, obj: Model, verb: str, after: dict[str, str] | 
     audit.record(request.user, action, str(obj), None, after, tenant)  # type: ignore[arg-type]  # behind admin's login
     if tenant:
         epochs.raise_(tenant)
+    else:
+        epochs.raise_all()  # a price or a base model is everybody's
 
 
 class ReadOnly(ModelAdmin):  # type: ignore[misc]
@@ -86,8 +90,13 @@ class TenantAdmin(Recorded):
     list_display = ["name", "slug", "status", "created_at"]
     list_filter = ["status"]
     search_fields = ["name", "slug"]
-    prepopulated_fields = {"slug": ["name"]}
     inlines = [MemberInline, QuotaInline, BudgetInline]
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, list[str]]:
+        return {} if obj else {"slug": ["name"]}
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["slug"] if obj else []  # addresses and the engine's names hold it
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # a tenant is closed, never deleted: its ledger and evidence stay
@@ -133,11 +142,6 @@ class BudgetAdmin(Recorded):
 class PriceAdmin(Recorded):
     list_display = ["model", "input_nano_per_mtok", "output_nano_per_mtok", "valid_from"]
     search_fields = ["model"]
-
-    def save_model(self, request: HttpRequest, obj: Model, form: ModelForm[Model], change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        for tenant in Tenant.objects.all():  # a price is everybody's
-            epochs.raise_(tenant)
 
 
 @admin.register(AuditEntry)

@@ -61,9 +61,13 @@ def key_role(key: APIKey, tenant: Tenant) -> str | None:
     return next((role for scope, role in SCOPE_ROLES.items() if scope in key.scopes), None)
 
 
+class Pages(LimitOffsetPagination):
+    max_limit = 500  # rows; a whole ledger is read page by page
+
+
 def page(request: Request, rows: Any, serializer: type[serializers.Serializer[Any]], **context: Any) -> Response:
     """One page of rows: `?limit=&offset=`."""
-    paginator = LimitOffsetPagination()
+    paginator = Pages()
     shown: Any = paginator.paginate_queryset(rows, request)
     return paginator.get_paginated_response(serializer(shown, many=True, context=context).data)
 

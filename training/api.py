@@ -101,7 +101,7 @@ class Decision(serializers.Serializer[Any]):
 
 class NewExport(serializers.Serializer[Any]):
     run = serializers.UUIDField(help_text="a preference run")
-    seed = serializers.IntegerField(default=7, min_value=0)
+    seed = serializers.IntegerField(default=7, min_value=0, max_value=2**31 - 1)
 
 
 class NewRun(serializers.Serializer[Any]):
@@ -203,10 +203,12 @@ def run(request: Any, run_id: str) -> Response:
     return Response(RunSerializer(found).data | more)
 
 
-@endpoint(["GET", "DELETE"])
+@endpoint(["GET", "POST", "DELETE"])
 def job(request: Any, job_id: str) -> Response:
-    """A job's state; DELETE asks it to stop."""
+    """A job's state; DELETE asks it to stop, POST queues a failed or stopped one again."""
     found = get_object_or_404(Job, tenant=request.tenant, pk=job_id)
     if request.method == "DELETE":
         jobs.cancel(found)
+    elif request.method == "POST":
+        jobs.retry(found)
     return Response(JobSerializer(found).data)

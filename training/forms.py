@@ -108,6 +108,8 @@ class PairFilter(Styled):
         if asked["run"]:
             rows = rows.filter(run=asked["run"])
         if asked["source"]:
+            # only of decided pairs: the filter must not tell a reviewer who wrote what
+            rows = rows.exclude(decided_at=None)
             rows = rows.filter(a__source=asked["source"]) | rows.filter(b__source=asked["source"])
         narrowed = {
             "waiting": rows.filter(decided_at=None),

@@ -19,4 +19,5 @@ urlpatterns = [
     path("runs/", views.runs, name="runs"),
     path("runs/<uuid:pk>/", views.run, name="run"),
     path("jobs/<uuid:pk>/cancel/", views.job_cancel, name="job_cancel"),
+    path("jobs/<uuid:pk>/retry/", views.job_retry, name="job_retry"),
 ]

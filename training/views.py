@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,10 @@ from django.conf import settings as configured
 from django.contrib import messages
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Max, Q, QuerySet, Sum
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -191,7 +193,8 @@ def pairs(request: access.Request) -> HttpResponse:
     form = forms.PairFilter(request.GET or None, tenant=request.tenant)
     every = PreferencePair.objects.filter(tenant=request.tenant).select_related("prompt", "run", "a", "b")
     rows = form.narrow(every) if form.is_valid() else every
-    context = {"page": page_of(request, rows.order_by("-created_at", "pk")), "form": form}
+    rows = rows.prefetch_related("verdicts").order_by("-created_at", "pk")
+    context = {"page": page_of(request, rows), "form": form}
     return render(request, "training/pairs.html", context)
 
 
@@ -218,7 +221,9 @@ def review(request: access.Request) -> HttpResponse:
     """One blind question; a POST decides it and answers with the next one."""
     after = None
     if request.method == "POST":
-        after = get_object_or_404(PreferencePair, tenant=request.tenant, pk=request.POST.get("pair"))
+        after = _pair(request, request.POST.get("pair", ""))
+        if after is None:
+            raise Http404
         side = request.POST.get("side", "")
         if side != "skip":
             with explained(request):
@@ -230,14 +235,19 @@ def review(request: access.Request) -> HttpResponse:
     return _next_question(request, after)
 
 
+def _pair(request: access.Request, text: str) -> PreferencePair | None:
+    """The tenant's pair with that id, or None; anything may stand in a query."""
+    try:
+        pk = uuid.UUID(text)
+    except ValueError:
+        return None
+    rows = PreferencePair.objects.filter(tenant=request.tenant, pk=pk)
+    return rows.select_related("prompt", "a", "b").first()
+
+
 def _next_question(request: access.Request, after: PreferencePair | None) -> HttpResponse:
-    found = None
-    if wanted := request.GET.get("pair"):
-        found = (
-            PreferencePair.objects.filter(tenant=request.tenant, pk=wanted).select_related("prompt", "a", "b").first()
-        )
-    if after is None and request.GET.get("after"):
-        after = PreferencePair.objects.filter(tenant=request.tenant, pk=request.GET["after"]).first()
+    found = _pair(request, request.GET.get("pair", ""))
+    after = after or _pair(request, request.GET.get("after", ""))
     found = found or reviewing.next_pair(request.tenant, request.user, after)
     counts = PreferencePair.objects.filter(tenant=request.tenant).aggregate(
         all=Count("pk"), waiting=Count("pk", filter=Q(decided_at=None))
@@ -307,6 +317,7 @@ def run(request: access.Request, pk: str) -> HttpResponse:
         "run": found,
         "job": found.job,
         "evaluation": evaluation,
+        "written": _written(found, evaluation.metrics.get("samples", []) if evaluation else []),
         "busy": job.active,
         "curves": charts.curves(points, found.job.total, (_("training"), _("held out"))),
         "steps": max((step for _split, step, _values in points), default=0),
@@ -316,12 +327,33 @@ def run(request: access.Request, pk: str) -> HttpResponse:
     return _live(request, job, "training/_run.html", "training/run.html", context)
 
 
+def _written(run: TrainingRun, samples: list[dict[str, str]]) -> set[str]:
+    """Which of the chosen answers shown beside the models' are written samples."""
+    shown = Candidate.objects.filter(run=run.export.run_id, text__in=[sample["chosen"] for sample in samples])
+    return set(shown.filter(source=Source.WRITTEN).values_list("text", flat=True))
+
+
 @require_POST
 @access.requires("engineer")
 def job_cancel(request: access.Request, pk: str) -> HttpResponse:
     job = get_object_or_404(Job, tenant=request.tenant, pk=pk)
-    jobs.cancel(job)
-    messages.success(request, _("Asked the job to stop. It ends at its next step; what it stored stays."))
-    return redirect(
-        request.POST.get("next") or "overview", *([] if request.POST.get("next") else [request.tenant.slug])
-    )
+    if job.active:
+        jobs.cancel(job)
+        messages.success(request, _("Asked the job to stop. It ends at its next step; what it stored stays."))
+    return _back(request)
+
+
+@require_POST
+@access.requires("engineer")
+def job_retry(request: access.Request, pk: str) -> HttpResponse:
+    """Queues a failed or stopped job again; what it stored stays and is not paid for twice."""
+    jobs.retry(get_object_or_404(Job, tenant=request.tenant, pk=pk))
+    return _back(request)
+
+
+def _back(request: access.Request) -> HttpResponse:
+    """To the page the form stood on, if it is one of ours."""
+    target = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, request.is_secure()):
+        target = reverse("overview", args=[request.tenant.slug])
+    return HttpResponseRedirect(target)  # `redirect` would take the text for a view's name

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
+from django.utils import translation
 
 from inference import registry, rollouts
 from inference.engines import client
 from inference.models import Adapter, Alias, BaseModel, Rollout
 from paramstack_site.demo import people
 from tenants.models import Tenant, User
-from training import datasets, export, preferences, review, rlaif, runs
-from training.models import Choice, Evaluation, Export, Job, PromptDataset, RlaifRun, TrainingRun
+from training import datasets, export, jobs, preferences, review, rlaif, runs
+from training.models import Choice, Evaluation, Export, Job, PromptDataset, RlaifRun, Source, TrainingRun
 
 Progress = Callable[[int, int, str], None]  # done, total, words
 LEFT_FOR_YOU = 12  # pairs that the demo reviewer leaves undecided
@@ -80,17 +81,25 @@ def import_prompts(scene: Scene) -> str:
 
 def prefer(scene: Scene) -> str:
     dataset = PromptDataset.objects.get(tenant=scene.tenant, name="destek-tr")
-    run = RlaifRun.objects.filter(tenant=scene.tenant).exclude(job__state__in=["failed", "cancelled"]).first()
-    if run is None:
+    run = RlaifRun.objects.filter(tenant=scene.tenant).first()
+    if run:
+        jobs.retry(run.job)  # does nothing unless it failed or was stopped
+    else:
         wait_for_engine(scene)
         run = rlaif.start(scene.tenant, dataset, preferences.default_config(), scene.engineer)
     follow(scene, run.job)
-    generators = sorted(set(run.candidates.values_list("generator", flat=True)))
-    judges = sorted({verdict for verdict in run.pairs.values_list("verdicts__judge", flat=True) if verdict})
+    with translation.override("en"):
+        answers = sources(run.candidates.values_list("source", flat=True))
+        verdicts = sources(run.pairs.values_list("verdicts__source", flat=True))
     return (
-        f"{run.candidates.count()} answers ({', '.join(generators)}) -> {run.pairs.count()} pairs "
-        f"(judged by {', '.join(judges)}), cost ${run.job.cost_nano / 1e9:.2f}"
+        f"{run.candidates.count()} answers ({answers}) -> {run.pairs.count()} pairs "
+        f"(verdicts: {verdicts}), cost ${run.job.cost_nano / 1e9:.2f}"
     )
+
+
+def sources(found: Iterable[str | None]) -> str:
+    """Who wrote or judged, in words: a written sample never goes by another name."""
+    return ", ".join(sorted({str(Source(source).label).lower() for source in found if source}))
 
 
 def decide(scene: Scene) -> str:
@@ -116,8 +125,10 @@ def freeze(scene: Scene) -> str:
 
 def train(scene: Scene) -> str:
     frozen = Export.objects.filter(tenant=scene.tenant).latest("created_at")
-    run = TrainingRun.objects.filter(tenant=scene.tenant).exclude(job__state__in=["failed", "cancelled"]).first()
-    if run is None:
+    run = TrainingRun.objects.filter(tenant=scene.tenant).first()
+    if run:
+        jobs.retry(run.job)
+    else:
         run = runs.start(frozen, registry.base_model(people.BASE), {}, scene.engineer)
 
     def words() -> str:
@@ -134,6 +145,7 @@ def train(scene: Scene) -> str:
 def evaluate(scene: Scene) -> str:
     run = scene.run
     evaluation = wait_for(lambda: Evaluation.objects.filter(run=run).first(), "the evaluation to be queued")
+    jobs.retry(evaluation.job)
     follow(scene, evaluation.job)
     evaluation.refresh_from_db()
     run.refresh_from_db()

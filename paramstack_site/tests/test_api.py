@@ -5,10 +5,12 @@ import io
 import pytest
 from rest_framework.test import APIClient
 
+from attestation import statements
 from paramstack_site import api
+from tenants import api as tenants_api
 from tenants import keys
 from training import datasets
-from training.models import Candidate, Job, PreferencePair, RlaifRun
+from training.models import Candidate, Export, Job, PreferencePair, RlaifRun
 
 ACME = "/api/v1/t/acme/"
 
@@ -113,12 +115,34 @@ def test_an_auditor_and_a_key_cannot_decide(cast, redis_url, pair):
     assert not pair.reviews.exists()
 
 
-def test_an_unknown_base_model_is_a_sentence(cast, redis_url):
-    missing = "00000000-0000-0000-0000-000000000000"
-    wanted = {"export": missing, "base": "nope"}
-    assert client_of(cast.engineer).post(f"{ACME}runs/", wanted, format="json").status_code == 404
+def test_an_unknown_base_model_is_a_sentence(cast, redis_url, pair):
+    statement = statements.sign(str(cast.acme.pk), statements.EXPORT, "x", "0" * 64, {})
+    counts = {"train_pairs": 1, "heldout_pairs": 1, "seed": 7}
+    frozen = Export.objects.create(
+        tenant=cast.acme, run=pair.run, digest="0" * 64, path="x", statement=statement, **counts
+    )
+    client = client_of(cast.engineer)
+    answer = client.post(f"{ACME}runs/", {"export": str(frozen.pk), "base": "nope"}, format="json")
+    assert answer.status_code == 422
+    assert "nope" in answer.json()["detail"]
+    missing = {"export": "00000000-0000-0000-0000-000000000000", "base": "nope"}
+    assert client.post(f"{ACME}runs/", missing, format="json").status_code == 404
+
+
+def test_a_failed_job_is_queued_again_by_an_engineer_only(cast, redis_url, pair):
+    job = pair.run.job
+    Job.objects.filter(pk=job.pk).update(state=Job.State.FAILED, error="x")
+    assert client_of(cast.auditor).post(f"{ACME}jobs/{job.pk}/").status_code == 403
+    assert client_of(cast.engineer).post(f"{ACME}jobs/{job.pk}/").json()["state"] == "queued"
 
 
 def test_the_schema_is_published(cast):
     answer = client_of(cast.engineer).get("/api/v1/schema/")
     assert answer.status_code == 200
+
+
+def test_a_page_is_bounded_whatever_is_asked_for(cast, redis_url, pair):
+    client = client_of(cast.engineer)
+    for limit in ("10000000", "99999999999999999999"):
+        assert client.get(f"{ACME}pairs/", {"limit": limit}).status_code == 200
+    assert tenants_api.Pages.max_limit == 500

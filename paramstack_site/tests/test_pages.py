@@ -346,3 +346,29 @@ def test_a_quote_is_given_before_anything_is_asked(client, cast, furnished, sett
     assert "ücretsiz" in free.text
     paid = client.get(page, {**choices, "generators": ["claude"], "judges": ["claude"]}, headers={"HX-Request": "true"})
     assert re.search(r"Claude’a \d+ çağrı, yaklaşık \$0,\d+", paid.text)
+
+
+def test_anything_in_a_query_is_answered_without_an_error(client, cast, furnished):
+    client.force_login(cast.reviewer)
+    page = reverse("review", args=["acme"])
+    assert client.get(page, {"pair": "abc"}).status_code == 200
+    assert client.get(page, {"after": "abc"}).status_code == 200
+    assert client.post(page, {"pair": "abc", "side": "left"}).status_code == 404
+
+
+def test_a_job_page_returns_only_to_our_own_pages(client, cast, furnished):
+    client.force_login(cast.engineer)
+    job = Job.objects.filter(tenant=cast.acme).latest("created_at")
+    for verb in ("job_cancel", "job_retry"):
+        for target in ("foo bar", "https://elsewhere.example/", ""):
+            answer = client.post(reverse(verb, args=["acme", job.pk]), {"next": target})
+            assert answer.status_code == 302
+            assert "elsewhere" not in answer.headers["Location"]
+
+
+def test_the_source_filter_tells_nothing_of_a_waiting_pair(client, cast, furnished):
+    client.force_login(cast.reviewer)
+    page = reverse("pairs", args=["acme"])
+    for source in ("written", "local", "claude"):
+        shown = client.get(page, {"state": "waiting", "source": source}).context["page"]
+        assert shown.paginator.count == 0

@@ -69,8 +69,9 @@ def expected(error: Exception) -> bool:
     from attestation.signing import VerificationError
     from inference.engines.client import EngineError
     from paramstack_site.demo.stages import StageFailed
+    from training.problems import Problem
 
-    return isinstance(error, (StageFailed, VerificationError, EngineError))
+    return isinstance(error, (StageFailed, Problem, VerificationError, EngineError))
 
 
 def run_loop(console: Console) -> dict[str, Any]:
