@@ -7,6 +7,7 @@ engine uncounted: an unknown field could ask for work that no hold covers.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ FORWARDED = frozenset(
     + ("repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format")
     + ("tools", "tool_choice", "parallel_tool_calls")
 )
+PROMPTED = ("tools", "tool_choice", "response_format")  # of these, what the model gets to read
+MESSAGE_KEYS = frozenset(("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "refusal"))
+CALL_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")  # guardrails leave ids alone, so nothing else may be in one
 UNDERSTOOD = FORWARDED.union(
     ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"),
     ("user", "metadata", "store"),
@@ -63,9 +67,19 @@ class ChatRequest:
         """More tokens than the prompt can have: no token is shorter than a byte, and JSON outweighs chat templates."""
         return self.size + 64
 
-    def payload(self, served: str, messages: list[dict[str, Any]], max_tokens: int) -> bytes:
-        """The body for the engine. A stream always reports its usage, whether or not the caller asked."""
-        body = self.options | {"model": served, "messages": messages, "max_tokens": max_tokens, "stream": self.stream}
+    @property
+    def prompted(self) -> dict[str, Any]:
+        """What the model reads besides the messages."""
+        return {name: self.options[name] for name in PROMPTED if name in self.options}
+
+    def payload(
+        self, served: str, messages: list[dict[str, Any]], max_tokens: int, prompted: dict[str, Any] | None = None
+    ) -> bytes:
+        """The body for the engine; `prompted` takes the place of the options of those names. A stream always reports
+        its usage, whether or not the caller asked.
+        """
+        body = self.options | (prompted or {})
+        body |= {"model": served, "messages": messages, "max_tokens": max_tokens, "stream": self.stream}
         if self.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         return orjson.dumps(body)
@@ -77,6 +91,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     for name in data:
         if name not in UNDERSTOOD:
             raise _invalid(name, f"{name} is not supported here. Remove it from the request.")
+        _check_depth(data[name], name)
     stream = _typed(data, "stream", bool, False)
     stream_options = _typed(data, "stream_options", dict, {})
     if _typed(data, "n", int, 1) != 1:
@@ -133,18 +148,72 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 def _messages(messages: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
         raise _invalid("messages", "messages must be a list with at least one message.")
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise _invalid(f"messages[{place}]", f"messages[{place}] needs a role: {', '.join(sorted(ROLES))}.")
-        if not _is_text(message.get("content")):
-            raise _invalid(f"messages[{place}].content", f"messages[{place}].content must be text or text parts.")
-    return messages
+    return [_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
+
+
+def _message(message: Any, place: str) -> dict[str, Any]:
+    """The message without its nulls: clients send answers back with every key that a library knows."""
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
+        raise _invalid(place, f"{place} needs a role: {', '.join(sorted(ROLES))}.")
+    kept = {name: value for name, value in message.items() if value is not None or name == "content"}
+    for name, value in kept.items():
+        if name not in MESSAGE_KEYS:
+            raise _invalid(f"{place}.{name[:80]}", f"{place}.{name[:80]} is not supported here. Remove it.")
+        if name == "content" and not _is_text(value):
+            raise _invalid(f"{place}.content", f"{place}.content must be text or text parts.")
+        if name == "tool_call_id" and not _is_id(value):
+            raise _invalid(f"{place}.{name}", f"{place}.{name} must be 1 to 64 ASCII letters, digits or any of _.:-")
+        if name in ("name", "reasoning_content", "refusal") and not isinstance(value, str):
+            raise _invalid(f"{place}.{name}", f"{place}.{name} must be text.")
+    _check_tool_calls(kept.get("tool_calls", []), f"{place}.tool_calls")
+    return kept
+
+
+def _check_tool_calls(calls: Any, place: str) -> None:
+    if not isinstance(calls, list) or not all(_is_tool_call(call) for call in calls):
+        raise _invalid(place, f"{place} must be a list of {{id, type: function, function: {{name, arguments}}}}.")
+    for call in calls:
+        try:
+            arguments = orjson.loads(call["function"]["arguments"])
+        except orjson.JSONDecodeError:  # a model wrote it; it goes back as the text that it is
+            continue
+        _check_depth(arguments, place)
+
+
+def _is_tool_call(call: Any) -> bool:
+    if not isinstance(call, dict) or call.keys() - {"index"} != {"id", "type", "function"}:
+        return False
+    function = call["function"]
+    return (
+        _is_id(call["id"])
+        and call["type"] == "function"
+        and type(call.get("index", 0)) is int
+        and isinstance(function, dict)
+        and function.keys() == {"name", "arguments"}
+        and all(isinstance(value, str) for value in function.values())
+    )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and CALL_ID.fullmatch(value) is not None
+
+
+def _check_depth(value: Any, place: str) -> None:
+    """Refuses what can be read and not be written: orjson reads 1,024 levels and writes about 250."""
+    try:
+        orjson.dumps({place: value})
+    except TypeError as error:
+        raise _invalid(place, f"{place} is nested too deeply.") from error
 
 
 def _is_text(content: Any) -> bool:
     if isinstance(content, list):
         return all(
-            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            isinstance(part, dict)
+            and part.keys() == {"type", "text"}
+            and part["type"] == "text"
+            and isinstance(part["text"], str)
             for part in content
         )
     return content is None or isinstance(content, str)

@@ -93,11 +93,11 @@ class Call:
 
     def guard(self) -> bytes:
         """The body for the engine, redacted; raises Refusal when the policy blocks."""
-        outcome = engine.check_input(self.snapshot.policy, self.request.messages)
+        outcome = engine.check_input(self.snapshot.policy, self.request.messages, self.request.prompted)
         if not outcome.allowed:
             message = f"The guardrail rule {outcome.rule} refused this prompt. Nothing was charged."
             raise Blocked(outcome.rule, message)
-        return self.request.payload(self.choice.target.served, outcome.messages, self.max_tokens)
+        return self.request.payload(self.choice.target.served, outcome.messages, self.max_tokens, outcome.prompted)
 
     async def plain(self, response: aiohttp.ClientResponse) -> bytes:
         """The whole answer as the caller gets it; raises EngineUnavailable."""

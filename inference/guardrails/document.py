@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import yaml
 
 
+# What PyYAML lets through of a value that does not fit its tag, a date that is none, and depth.
+STUMBLES = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+
+
 class Unreadable(ValueError):
     """Why a text is no such document; `line` counts from 1."""
 
@@ -36,6 +40,8 @@ def read(text: str) -> Any:
         raise Unreadable(mark.line + 1 if mark else 1, error.problem or "this is not YAML.") from error
     except yaml.YAMLError as error:
         raise Unreadable(1, f"this is not YAML: {error}") from error
+    except STUMBLES as error:
+        raise Unreadable(1, f"a value cannot be read: {error or type(error).__name__}.") from error
 
 
 @cache

@@ -169,6 +169,24 @@ def test_personal_data_does_not_reach_the_engine(serving, key):
     assert "user" not in asked
 
 
+def test_personal_data_beside_the_content_does_not_reach_the_engine_either(serving, key):
+    function = {"name": "find", "arguments": '{"no": "10000000146"}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = [{"type": "function", "function": {"name": "find", "description": "10000000146"}}]
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": "10000000146"}}}
+    choice = {"type": "function", "function": {"name": "10000000146"}}
+    body = {"messages": messages, "tools": tools, "response_format": schema, "tool_choice": choice}
+    assert serving.post(key, body).status_code == 200
+    (asked,) = serving.engine.asked
+    assert "10000000146" not in json.dumps(asked)
+    assert asked["tools"][0]["function"] == {"name": "find", "description": "[TCKN]"}
+    assert refusal(serving.post(key, {"messages": [{"role": "user", "content": "Merhaba", "x": "y"}]})) == (
+        400,
+        "invalid_request",
+    )
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_with_the_engine_down_the_call_is_503_and_costs_nothing(serving, key, stream):
     serving.stop_engine()

@@ -77,6 +77,58 @@ def test_every_text_of_a_request_is_looked_at_and_findings_hold_no_text():
     assert not re.search(r"\d{4}", str(outcome.findings))
 
 
+def test_nothing_that_the_model_reads_is_passed_by():
+    arguments = '{"note": "Hesap:\\nTR330006100519786457841326", "10000000146": 10000000146}'
+    call = {"id": "call_1", "type": "function", "function": {"name": "a@b.co", "arguments": arguments}}
+    messages: list[dict] = [
+        {"role": "assistant", "content": None, "reasoning_content": "0532 123 45 67", "tool_calls": [call]},
+        {"role": "tool", "name": "a@b.co", "content": "x", "tool_call_id": "call_1"},
+    ]
+    schema = {"type": "object", "properties": {"a@b.co": {"enum": ["10000000146", 10000000146, True, None, 1.5]}}}
+    prompted: dict = {
+        "tools": [{"type": "function", "function": {"description": "4242424242424242", "parameters": schema}}]
+    }
+    outcome = engine.check_input(DEFAULT, messages, prompted)
+    assert outcome.messages == [
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "[PHONE]",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "[EMAIL]", "arguments": '{"note":"Hesap:\\n[IBAN]","[TCKN]":"[TCKN]"}'},
+                }
+            ],
+        },
+        {"role": "tool", "name": "[EMAIL]", "content": "x", "tool_call_id": "call_1"},
+    ]
+    function = outcome.prompted["tools"][0]["function"]
+    assert function["description"] == "[CARD]"
+    assert function["parameters"]["properties"] == {"[EMAIL]": {"enum": ["[TCKN]", "[TCKN]", True, None, 1.5]}}
+    assert call["function"]["arguments"] == arguments
+
+
+@pytest.mark.parametrize("arguments", ["{" * 16_000, f"[{'[],' * 16_000}1]", '"' + "ş" * 16_000 + '"'])
+def test_the_length_counts_what_stands_beside_the_content(arguments):
+    call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": arguments}}
+    assert not engine.check_input(DEFAULT, [{"role": "assistant", "content": None, "tool_calls": [call]}]).allowed
+    assert not engine.check_input(DEFAULT, [{"role": "user", "content": "x", "name": "ş" * 16_001}]).allowed
+
+
+@pytest.mark.parametrize("tools", [["ş" * 16_000], [{"ş" * 16_000: 1}], [{}] * 16_000, [None] * 4_000])
+def test_the_length_counts_the_tools(tools):
+    assert not engine.check_input(DEFAULT, [{"role": "user", "content": "x"}], {"tools": tools}).allowed
+
+
+def test_what_is_nested_deeply_is_walked():
+    value: list = ["10000000146"]
+    for _ in range(240):
+        value = [value]
+    assert "[TCKN]" in str(engine.check_input(DEFAULT, [], {"tools": value}).prompted)
+
+
 def test_a_long_prompt_is_blocked():
     outcome = engine.check_input(DEFAULT, [{"role": "user", "content": "ş" * 16_001}])
     assert (outcome.allowed, outcome.rule) == (False, "prompt-length")
@@ -128,6 +180,11 @@ RULE = "  - {id: a, validator: length, action: block, max_characters: 5}\n"
         ("a: &a [*a]", 1, ""),
         ("version: 1\n? [1, 2]\n: x", 2, "unclear"),
         ("\x00", 1, "YAML"),
+        ("version: 1\nrules: 2024-13-45", 1, "cannot be read"),
+        ("version: 1\nrules: !!bool x", 1, "cannot be read"),
+        ("version: 1\nrules: !!timestamp x", 1, "cannot be read"),
+        ("version: 1\nrules: !!int ''", 1, "cannot be read"),
+        ("[" * 5_000, 1, "cannot be read"),
     ],
 )
 def test_a_policy_that_is_not_understood_is_refused_with_its_line(text, line, words):

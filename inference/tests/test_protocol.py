@@ -8,6 +8,18 @@ import pytest
 from inference import protocol
 
 MESSAGES = [{"role": "user", "content": "x"}]
+DEEP = "[" * 300 + "]" * 300
+
+
+def deep(levels):
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def tool_call(arguments):
+    return {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": arguments}}
 
 
 def parse(**changes):
@@ -21,6 +33,21 @@ def parse(**changes):
         ({"messages": "x"}, "messages"),
         ({"messages": [{"role": "root", "content": "x"}]}, "messages[0]"),
         ({"messages": ["x"]}, "messages[0]"),
+        ({"messages": [{"role": [], "content": "x"}]}, "messages[0]"),
+        ({"messages": [{"role": {}, "content": "x"}]}, "messages[0]"),
+        ({"messages": [*MESSAGES, {"role": "user", "content": "x", "audio": {}}]}, "messages[1].audio"),
+        ({"messages": [{"role": "user", "content": "x", "name": ["y"]}]}, "messages[0].name"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "my words"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": "z"}]}]}, "messages[0].content"),
+        ({"tools": deep(300)}, "tools"),
+        ({"metadata": deep(300)}, "metadata"),
+        ({"messages": deep(300)}, "messages"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [tool_call(DEEP)]}]},
+            "messages[0].tool_calls",
+        ),
         ({"messages": [*MESSAGES, {"role": "user", "content": 5}]}, "messages[1].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content"),
@@ -45,6 +72,18 @@ def test_what_is_no_json_object_is_refused(body):
     with pytest.raises(protocol.Refusal) as caught:
         protocol.parse_chat(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+def test_an_answer_may_be_sent_back_with_the_nulls_of_a_client_library():
+    call = tool_call("{broken")
+    told = {"role": "assistant", "content": None, "audio": None, "refusal": None, "tool_calls": [call]}
+    request = parse(messages=[*MESSAGES, told, {"role": "tool", "content": "5", "tool_call_id": "call_1"}])
+    assert request.messages[1] == {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def test_what_was_admitted_can_be_written():
+    request = parse(tools=deep(200))
+    assert json.loads(request.payload("m", request.messages, 1, request.prompted))["tools"] == deep(200)
 
 
 def test_the_digest_is_of_the_bytes_and_the_newer_name_wins():
