@@ -151,7 +151,12 @@ class Price(models.Model):
     valid_from = models.DateTimeField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["model", "valid_from"], name="one_price_at_a_time")]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "valid_from"], name="one_price_at_a_time"),
+            models.CheckConstraint(
+                condition=models.Q(input_nano_per_mtok__gte=0, output_nano_per_mtok__gte=0), name="no_negative_price"
+            ),
+        ]
         ordering = ["model", "-valid_from"]
         verbose_name = _("price")
         verbose_name_plural = _("price book")

@@ -135,10 +135,19 @@ def close_lapsed(client: redis.Redis) -> int:
         if row is None:
             client.zrem(metering.LEASES, request_id)
             continue
-        keys, args = metering.settle(metering.held_event(row), only_if_lapsed=True)
-        closed += int(client.eval(metering.SETTLE, len(keys), *keys, *args))
+        try:
+            event = metering.held_event(row)
+        except metering.UnreadableEvent as error:
+            log.error("The hold of %s is kept in %s: %s", request_id, metering.DEAD_STREAM, error)
+            _run(client, metering.BURY, *metering.bury(request_id))
+            continue
+        closed += _run(client, metering.SETTLE, *metering.settle(event, only_if_lapsed=True))
     log.warning("Booked %d calls of a gateway that is gone, as estimated.", closed)
     return closed
+
+
+def _run(client: redis.Redis, script: str, keys: list[str], args: list[str | bytes]) -> int:
+    return int(client.eval(script, len(keys), *keys, *args))
 
 
 def _read(reply: Any) -> list[Entry]:

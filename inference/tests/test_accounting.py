@@ -90,6 +90,46 @@ def test_admit_and_settle_may_be_sent_twice(key, cast, base, counters):
     assert counters.xlen(metering.STREAM) == 1
 
 
+@pytest.mark.parametrize("held", [0, -5])
+def test_a_hold_of_nothing_or_less_is_settled_like_any(key, cast, base, counters, held):
+    seed(cast.acme)
+    event = an_event(cast, key).ending("estimated", cost_nano=held)
+    run(counters, metering.ADMIT, metering.admit(event, metering.Limits(1, 1, 10**9)))
+    assert run(counters, metering.SETTLE, metering.settle(event)) == 1
+    assert month_of(counters, cast.acme) == {"spent": held, "held": 0}
+    assert counters.xlen(metering.STREAM) == 1
+
+
+@pytest.mark.parametrize("row", ["?", "x {}", "5{}"])
+def test_a_settlement_that_fails_leaves_the_hold(key, cast, base, counters, row):
+    seed(cast.acme)
+    event = an_event(cast, key)
+    counters.hset(metering.HOLDS, event.request_id, row)
+    with pytest.raises(redis.ResponseError, match="no amount"):
+        run(counters, metering.SETTLE, metering.settle(event))
+    assert counters.hget(metering.HOLDS, event.request_id) == row
+    assert month_of(counters, cast.acme) == {"spent": 0}
+
+
+def test_a_hold_that_nobody_can_read_is_put_aside_and_the_others_are_booked(serving, key, cast, counters, monkeypatch):
+    seed(cast.acme)
+    monkeypatch.setattr(metering, "LEASE_MS", 0)
+    event = an_event(cast, key)
+    run(counters, metering.ADMIT, metering.admit(event, metering.Limits(1, 1, 10**9)))
+    good = counters.hget(metering.HOLDS, event.request_id)
+    bad = {"a": "?", "b": "5 {}", "c": "x" + good, "d": good.replace('"cost_nano":100', '"cost_nano":"x"')}
+    counters.hset(metering.HOLDS, mapping=bad)
+    counters.zadd(metering.LEASES, dict.fromkeys(bad, 1))
+    counters.hset(metering.HOLDS, "alive", "?")
+    counters.zadd(metering.LEASES, {"alive": 2**53})
+    assert [row.request_id for row in serving.rows()] == [event.request_id]
+    assert counters.hgetall(metering.HOLDS) == {"alive": "?"}
+    assert counters.zcard(metering.LEASES) == 1
+    buried = [fields for _, fields in counters.xrange(metering.DEAD_STREAM)]
+    assert {entry["request_id"]: entry["hold"] for entry in buried} == bad
+    assert run(counters, metering.BURY, metering.bury("alive")) == 0
+
+
 def test_an_event_that_comes_twice_is_one_row(serving, key, counters):
     serving.post(key)
     ((_, fields),) = counters.xrange(metering.STREAM)

@@ -79,7 +79,7 @@ def test_every_text_of_a_request_is_looked_at_and_findings_hold_no_text():
 
 def test_nothing_that_the_model_reads_is_passed_by():
     arguments = '{"note": "Hesap:\\nTR330006100519786457841326", "10000000146": 10000000146}'
-    call = {"id": "call_1", "type": "function", "function": {"name": "a@b.co", "arguments": arguments}}
+    call: dict = {"id": "call_1", "type": "function", "function": {"name": "a@b.co", "arguments": arguments}}
     messages: list[dict] = [
         {"role": "assistant", "content": None, "reasoning_content": "0532 123 45 67", "tool_calls": [call]},
         {"role": "tool", "name": "a@b.co", "content": "x", "tool_call_id": "call_1"},
@@ -112,7 +112,7 @@ def test_nothing_that_the_model_reads_is_passed_by():
 
 @pytest.mark.parametrize("arguments", ["{" * 16_000, f"[{'[],' * 16_000}1]", '"' + "ş" * 16_000 + '"'])
 def test_the_length_counts_what_stands_beside_the_content(arguments):
-    call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": arguments}}
+    call: dict = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": arguments}}
     assert not engine.check_input(DEFAULT, [{"role": "assistant", "content": None, "tool_calls": [call]}]).allowed
     assert not engine.check_input(DEFAULT, [{"role": "user", "content": "x", "name": "ş" * 16_001}]).allowed
 

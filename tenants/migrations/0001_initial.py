@@ -88,7 +88,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'price',
                 'verbose_name_plural': 'price book',
                 'ordering': ['model', '-valid_from'],
-                'constraints': [models.UniqueConstraint(fields=('model', 'valid_from'), name='one_price_at_a_time')],
+                'constraints': [models.UniqueConstraint(fields=('model', 'valid_from'), name='one_price_at_a_time'), models.CheckConstraint(condition=models.Q(('input_nano_per_mtok__gte', 0), ('output_nano_per_mtok__gte', 0)), name='no_negative_price')],
             },
         ),
         migrations.CreateModel(

@@ -1,5 +1,6 @@
 """An epoch reaches Redis when its change has committed, and never goes back."""
 
+import orjson
 import pytest
 import redis
 from django.db import transaction
@@ -49,6 +50,10 @@ def test_an_event_survives_its_hold():
     event = metering.Event("req_1", "t", "k", "2026-11-25T00:00:00.000Z", "202611", "estimated", "m", "m", cost_nano=5)
     _, args = metering.admit(event, metering.Limits(1, 1, 1))
     assert metering.held_event("5 " + str(args[-1], "utf-8")) == event  # type: ignore[arg-type]
-    for nonsense in ("", "null", "[]", "{}", '{"request_id": "x"}'):
+    older = orjson.dumps(event).replace(b',"ttft_ms":0', b"")
+    assert b"ttft_ms" not in older
+    assert metering.read_event(older) == event
+    wrong = orjson.dumps(event).replace(b'"cost_nano":5', b'"cost_nano":"5"').decode()
+    for nonsense in ("", "null", "[]", "{}", '{"request_id": "x"}', wrong):
         with pytest.raises(metering.UnreadableEvent):
             metering.read_event(nonsense)

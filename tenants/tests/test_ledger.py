@@ -125,3 +125,10 @@ def test_the_price_in_force_is_the_newest_that_has_begun():
     assert prices.first_of(["none", "m"]).model == "m"
     with pytest.raises(prices.NoPrice, match="none"):
         prices.first_of(["none", "nor"])
+
+
+@pytest.mark.parametrize(("nano_in", "nano_out"), [(-1, 0), (0, -1)])
+def test_no_price_is_negative(nano_in, nano_out):
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    with pytest.raises(IntegrityError, match="no_negative_price"):
+        Price.objects.create(model="m", input_nano_per_mtok=nano_in, output_nano_per_mtok=nano_out, valid_from=now)
