@@ -94,18 +94,45 @@ def load(adapter: Adapter, actor: User | None = None) -> Adapter:
     """Verifies, then lets the engine load; raises VerificationError or engines.client.EngineError."""
     verify(adapter)
     client.Engine(settings.ENGINE_URL).load(adapter.engine_name, adapter.path)
-    _enter(adapter, Adapter.State.LOADED, "adapter.load", actor)
+    with transaction.atomic():
+        lock(adapter)
+        _enter(adapter, Adapter.State.LOADED, "adapter.load", actor)
     return adapter
+
+
+def restore(adapter: Adapter) -> bool:
+    """Gives a loaded adapter back to an engine that lost it; False if it is not to be loaded (any more).
+
+    Changes no state: only a person loads and unloads. Raises VerificationError or engines.client.EngineError.
+    """
+    verify(adapter)
+    engine = client.Engine(settings.ENGINE_URL)
+    wanted = Adapter.objects.filter(pk=adapter.pk, state=Adapter.State.LOADED)
+    if not wanted.exists():
+        return False
+    engine.load(adapter.engine_name, adapter.path)
+    if wanted.exists():
+        return True
+    engine.unload(adapter.engine_name)  # unloaded by a person while the engine read the files
+    return False
 
 
 def unload(adapter: Adapter, actor: User | None = None) -> Adapter:
     """Takes the adapter's name from its tenant's keys, then from the engine; raises AdapterInUse or EngineError."""
-    users = Alias.objects.filter(Q(champion=adapter) | Q(challenger=adapter)).values_list("name", flat=True)
-    if users:
-        raise AdapterInUse(adapter, list(users))
-    _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)
+    with transaction.atomic():
+        lock(adapter)
+        users = Alias.objects.filter(Q(champion=adapter) | Q(challenger=adapter)).values_list("name", flat=True)
+        if users:
+            raise AdapterInUse(adapter, list(users))
+        _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)
     client.Engine(settings.ENGINE_URL).unload(adapter.engine_name)
     return adapter
+
+
+def lock(adapter: Adapter) -> None:
+    """Reads the adapter's state anew; until this transaction ends, nobody else loads, unloads or routes to it."""
+    Tenant.objects.select_for_update().get(pk=adapter.tenant_id)
+    adapter.refresh_from_db(fields=["state"])
 
 
 def _check(path: Path | str, statement: Statement, digest: str | None = None) -> dict[str, Any]:
@@ -119,7 +146,6 @@ def _check(path: Path | str, statement: Statement, digest: str | None = None) ->
     return found
 
 
-@transaction.atomic
 def _enter(adapter: Adapter, state: Adapter.State, action: str, actor: User | None) -> None:
     before, adapter.state = adapter.state, state
     adapter.save(update_fields=["state"])

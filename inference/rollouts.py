@@ -8,7 +8,7 @@ from __future__ import annotations
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from inference import aliases
+from inference import aliases, registry
 from inference.gateway.snapshot import BASIS
 from inference.models import Adapter, Alias, Rollout, RolloutEvent
 from tenants import audit, epochs
@@ -44,6 +44,8 @@ def start(alias: Alias, adapter: Adapter, actor: User | None, weight_bp: int = 1
     Raises aliases.NotServable, BadWeight, or AlreadyRunning.
     """
     _check_weight(weight_bp)
+    registry.lock(adapter)
+    alias.refresh_from_db(fields=["champion"])
     aliases.check_servable(alias, adapter)
     if alias.champion_id == adapter.pk:
         raise aliases.NotServable(adapter, "it is the champion already.")

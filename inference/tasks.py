@@ -32,8 +32,7 @@ def reconcile_engine() -> int:
         if adapter.engine_name in present:
             continue
         try:
-            registry.load(adapter)
-            loaded += 1
+            loaded += registry.restore(adapter)
         except (VerificationError, client.EngineError) as error:
             log.error("%s is not served: %s", adapter, error)
     return loaded

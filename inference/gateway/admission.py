@@ -63,11 +63,12 @@ class Counters:
 
     async def admit(self, event: metering.Event, limits: metering.Limits) -> metering.Verdict:
         """Takes the hold or says why not; raises Unavailable."""
+        asked = asyncio.ensure_future(self._run(metering.ADMIT, *metering.admit(event, limits)))
         try:
-            verdict = metering.verdict(await self._run(metering.ADMIT, *metering.admit(event, limits)))
-        except Unavailable:
-            # The step may have run before the connection broke: release a hold that nobody will use.
-            self._spawn(self._release(event))
+            verdict = metering.verdict(await asyncio.shield(asked))
+        except (Unavailable, asyncio.CancelledError):
+            # The step may run or have run all the same: release a hold that nobody will use.
+            self._spawn(self._release(event, asked))
             raise
         if not verdict.reason:
             self._held.add(event.request_id)
@@ -85,10 +86,20 @@ class Counters:
         log.error("Could not settle %s; the ledger writer will book it as estimated.", event.request_id)
         return False
 
-    async def _release(self, event: metering.Event) -> None:
-        nothing = event.ending("aborted", reason="counters_unavailable", input_tokens=0, output_tokens=0, cost_nano=0)
-        with contextlib.suppress(Unavailable):
-            await self._run(metering.SETTLE, *metering.settle(nothing))
+    async def _release(self, event: metering.Event, asked: asyncio.Future[Any]) -> None:
+        """Books nothing for a call that got nothing. Until a hold is found, it may still be on its way to Redis."""
+        reply: Any = (await asyncio.gather(asked, return_exceptions=True))[0]
+        lost = isinstance(reply, BaseException)
+        if not lost and metering.verdict(reply).reason:
+            return
+        reason = "counters_unavailable" if lost else "client_disconnected"
+        nothing = event.ending("aborted", reason=reason, input_tokens=0, output_tokens=0, cost_nano=0)
+        for pause in (*SETTLE_PAUSES, 0.0):
+            with contextlib.suppress(Unavailable):
+                if await self._run(metering.SETTLE, *metering.settle(nothing)) == 1:
+                    return
+            await asyncio.sleep(pause)
+        log.warning("No hold of %s was found to release.", event.request_id)
 
     async def epoch(self, tenant: str) -> int:
         """The tenant's epoch, 0 if Redis has none; raises Unavailable."""

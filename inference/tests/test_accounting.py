@@ -1,5 +1,6 @@
 """What must hold whatever happens: limits are exact, money never overshoots, one admitted call is one ledger row."""
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -7,11 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx2
 import pytest
 import redis
+import redis.asyncio
 
+from inference.gateway.admission import Counters, Unavailable
 from inference.snapshots import load, seed
 from inference.tests.conftest import HELLO
 from tenants import epochs, limits, metering, writer
@@ -130,6 +134,41 @@ def test_a_hold_that_nobody_can_read_is_put_aside_and_the_others_are_booked(serv
     assert run(counters, metering.BURY, metering.bury("alive")) == 0
 
 
+@pytest.mark.parametrize("failures", [0, 1, 3])
+async def test_a_caller_who_is_cut_off_while_being_admitted_pays_nothing(redis_url, failures):
+    event, month = a_foreign_event(), metering.month_key("t", "202611")
+    async with redis.asyncio.Redis.from_url(redis_url, decode_responses=True) as client:
+        await client.hset(month, mapping={"spent": 0})
+        await client.set(metering.epoch_key("t"), 1)
+        counters = FailingCounters(redis_url, failures)
+        call = asyncio.ensure_future(counters.admit(event, metering.Limits(1, 5, 10**9)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await counters.close()
+        assert await client.hgetall(metering.HOLDS) == {}
+        assert await client.hgetall(month) == {"spent": "0", "held": "0"}
+        entries: Any = await client.xrange(metering.STREAM)
+        ((_, fields),) = entries
+        told = metering.read_event(fields["event"])
+        assert (told.status, told.cost_nano) == ("aborted", 0)
+
+
+async def test_a_release_is_tried_again_until_redis_answers(redis_url):
+    event, month = a_foreign_event(), metering.month_key("t", "202611")
+    async with redis.asyncio.Redis.from_url(redis_url, decode_responses=True) as client:
+        await client.hset(month, mapping={"spent": 0})
+        await client.set(metering.epoch_key("t"), 1)
+        counters = FailingCounters(redis_url, 2, lose_reply=True)
+        with pytest.raises(Unavailable):
+            await counters.admit(event, metering.Limits(1, 5, 10**9))
+        await counters.close()
+        assert await client.hgetall(month) == {"spent": "0", "held": "0"}
+        assert await client.xlen(metering.STREAM) == 1
+
+
 def test_an_event_that_comes_twice_is_one_row(serving, key, counters):
     serving.post(key)
     ((_, fields),) = counters.xrange(metering.STREAM)
@@ -226,6 +265,28 @@ def test_the_writer_process_books_and_ends_on_sigterm(serving, key):
     running.stop()
     thread.join(5)
     assert not thread.is_alive()
+
+
+class FailingCounters(Counters):
+    """The first `failures` settlements do not reach Redis; with `lose_reply` the admission's answer is lost."""
+
+    def __init__(self, url, failures, lose_reply=False):
+        super().__init__(url)
+        self.failures, self.lose_reply = failures, lose_reply
+
+    async def _execute(self, batch):
+        if batch[0].script == metering.SETTLE and self.failures:
+            self.failures -= 1
+            raise redis.ConnectionError("gone")
+        replies = await super()._execute(batch)
+        if batch[0].script == metering.ADMIT and self.lose_reply:
+            raise redis.ConnectionError("gone")
+        return replies
+
+
+def a_foreign_event():
+    moment = "2026-11-25T00:00:00.000Z"
+    return metering.Event("req_1", "t", "k", moment, "202611", "estimated", "m", "m", cost_nano=5)
 
 
 def an_event(cast, key):

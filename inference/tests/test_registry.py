@@ -67,14 +67,14 @@ def test_load_verifies_first_and_the_name_opens_for_its_tenant(serving, engine, 
     adapter = publish()
     assert serving.post(key, {"model": "destek-v1"}).status_code == 404
     registry.load(adapter)
-    assert engine.loaded == {"acme.destek-v1": adapter.path}
+    assert engine.loaded == {adapter.engine_name: adapter.path}
     response = serving.post(key, {"model": "destek-v1"})
     assert response.status_code == 200, response.text
     assert response.json()["model"] == "destek-v1"
     assert response.headers["x-paramstack-adapter"] == adapter.digest
-    assert engine.asked[-1]["model"] == "acme.destek-v1"
+    assert engine.asked[-1]["model"] == adapter.engine_name
     (row,) = serving.rows()
-    assert (row.served, row.adapter_digest, row.arm) == ("acme.destek-v1", adapter.digest, "")
+    assert (row.served, row.adapter_digest, row.arm) == (adapter.engine_name, adapter.digest, "")
     registry.unload(adapter)
     assert serving.post(key, {"model": "destek-v1"}).status_code == 404
     assert engine.loaded == {}
@@ -121,6 +121,35 @@ def test_an_engine_that_restarted_gets_its_adapters_back_but_not_tampered_ones(s
     assert tasks.reconcile_engine() == 0
 
 
+@pytest.mark.parametrize("moment", ["verify", "load"])
+def test_what_a_person_unloads_meanwhile_stays_unloaded(serving, engine, publish, monkeypatch, moment):
+    adapter = registry.load(publish())
+    engine.loaded.clear()
+    owner, verb = (registry, "verify") if moment == "verify" else (client.Engine, "load")
+    original = getattr(owner, verb)
+
+    def interrupted(*args):
+        answer = original(*args)
+        registry.unload(Adapter.objects.get())
+        return answer
+
+    monkeypatch.setattr(owner, verb, interrupted)
+    assert tasks.reconcile_engine() == 0
+    adapter.refresh_from_db()
+    assert adapter.state == Adapter.State.REGISTERED
+    assert engine.loaded == {}
+
+
+def test_an_unload_goes_by_the_state_as_it_is(serving, engine, key, publish):
+    adapter = publish()
+    stale = Adapter.objects.get()
+    registry.load(adapter)
+    assert serving.post(key, {"model": "destek-v1"}).status_code == 200
+    registry.unload(stale)
+    assert serving.post(key, {"model": "destek-v1"}).status_code == 404
+    assert AuditEntry.objects.filter(action="adapter.unload").count() == 1
+
+
 def test_a_base_model_opens_for_every_key_once_it_is_entered(serving, key, cast):
     prices = {"input_nano_per_mtok": 1, "output_nano_per_mtok": 1, "valid_from": datetime(2026, 1, 1, tzinfo=UTC)}
     Price.objects.create(model="llama", **prices)
@@ -134,3 +163,12 @@ def test_an_unknown_base_model_is_named(base):
     assert registry.base_model("demo-base") == base
     with pytest.raises(registry.UnknownBaseModel, match="llama"):
         registry.base_model("llama")
+
+
+def test_the_engine_s_name_tells_two_contents_apart_whatever_a_tenant_is_called():
+    from inference.models import Adapter
+    from tenants.models import Tenant
+
+    former = Adapter(tenant=Tenant(slug="acme"), name="bot", version=1, digest="a" * 64)
+    newcomer = Adapter(tenant=Tenant(slug="acme"), name="bot", version=1, digest="b" * 64)
+    assert former.engine_name != newcomer.engine_name

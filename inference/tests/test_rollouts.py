@@ -57,7 +57,7 @@ def test_the_row_names_the_arm_its_probability_and_its_adapter(serving, key, ali
     rows = serving.rows()
     assert {(row.arm, row.weight_bp, row.served, row.adapter_digest) for row in rows} == {
         ("champion", 7_500, "demo-base", ""),
-        ("challenger", 2_500, "acme.destek-v1", adapter.digest),
+        ("challenger", 2_500, adapter.engine_name, adapter.digest),
     }
 
 
@@ -163,3 +163,10 @@ class TestStates:
         rollouts.start(alias, adapter, cast.engineer)
         with pytest.raises(registry.AdapterInUse):
             registry.unload(adapter)
+
+    def test_an_adapter_that_was_unloaded_meanwhile_gets_no_calls(self, alias, loaded, cast):
+        adapter = loaded()
+        Adapter.objects.update(state=Adapter.State.REGISTERED)
+        with pytest.raises(aliases.NotServable, match="not loaded"):
+            rollouts.start(alias, adapter, cast.engineer)
+        assert not Rollout.objects.exists()
