@@ -76,8 +76,8 @@ class Engine:
         return web.Response(text="Success")
 
     async def unload(self, request: web.Request) -> web.Response:
-        self.loaded.pop((await request.json())["lora_name"])
-        return web.Response(text="Success")
+        known = self.loaded.pop((await request.json())["lora_name"], None)
+        return web.Response(text="Success" if known else "Not loaded", status=200 if known else 404)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
