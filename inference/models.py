@@ -15,6 +15,7 @@ class BaseModel(models.Model):
     source = models.CharField(max_length=400)  # a local path or a Hugging Face id
     revision = models.CharField(max_length=64, blank=True)
     digest = models.CharField(max_length=64, blank=True)  # of the file manifest; empty for a hub id not fetched yet
+    context_tokens = models.PositiveIntegerField(default=0)  # of prompt and answer together; 0: not known
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -1,109 +1,80 @@
-"""Admit and settle: the two atomic steps of a call in Redis. Pure: key names, scripts, packing, replies.
+"""Admit, renew, settle: the atomic steps of a call in Redis. Pure: key names, scripts, packing, replies.
 
-Admit checks the epoch, the rate and the budget, and takes a money hold. The hold's row is the usage event as it
-will read if nobody ever reports back: worst case, status `estimated`. Settle removes the hold, moves the cost
-into the month's spend and appends the event to the usage stream. Whoever removes the hold writes the event;
-nothing else does: so each admitted call ends as exactly one event. Both steps may be sent twice.
+Admit checks the mark, the epoch, every limit and the budget, and takes one hold: money, reserved tokens, concurrency
+and the open call in one entry. Settle removes it, books the cost and appends the usage event. Whoever removes the hold
+writes the event; nothing else does: so each admitted call ends as exactly one event. Every step may be sent twice.
 
-Rate: GCRA (ITU-T I.371) on the server's clock, burst of one minute's worth. Money: integer nano-dollars, exact in
-Lua below 2^53. A month is a UTC month, `YYYYMM`.
+Limits are GCRA (ITU-T I.371) on Redis's clock, which is the only clock, with a burst of one period's worth; they are
+exact (`lua/admit.lua`). Tokens are reserved at admission and settled at the end. Money is integer nano-dollars, exact
+in Lua below 2^53. A month is a calendar month in the tenant's time zone, `YYYYMM`, that of the admission.
+
+The mark, `<installation>:<generation>`, is what a Redis carries whose counters the ledger vouches for; a Redis without
+it, or one that counts fewer steps than somebody has seen, admits nobody until `writer.rebuild`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-HOLDS = "ps:holds"  # hash: request id -> "<hold> <event JSON>"
+STATE = "ps:state"  # hash: mark, sequence (steps that changed something), since (us, of the rebuild), booked (an entry)
+EPOCHS = "ps:epochs"  # hash: tenant -> epoch
+HOLDS = "ps:holds"  # hash: request id -> "<sent>|<facts>|<token buckets>|<event JSON>", see lua/admit.lua
 LEASES = "ps:leases"  # sorted set: request id by the millisecond at which its gateway is taken for dead
+OPEN = "ps:open"  # hash: tenant or key -> calls under way
+MONTHS = "ps:months"  # set: names of the months' hashes
+MONTH = "ps:month:"  # + tenant:YYYYMM, hash: spent, held, corrected (the part of spent that corrections moved)
+RATE = "ps:rate:"  # + mark:tenant or key, hash: levels of its buckets
+REFUSED = "ps:refused:"  # + minute since 1970, hash: "<tenant> <key> <number of the limit>" -> how many calls
 STREAM = "ps:usage"
-DEAD_STREAM = "ps:usage:dead"  # events that the ledger cannot read; kept for a person
-GROUP = "ledger"
-LEASE_MS = 60_000
-MONTH_SECONDS = 70 * 86_400
+DEAD_STREAM = "ps:usage:dead"  # events and holds that the ledger cannot read; kept for a person
+LEASE_MS = 30_000
+RENEW_SECONDS = 10.0
+LONGEST_STREAM = 100_000  # entries the ledger has not booked; above, nothing is admitted
+MINUTE = 60_000_000  # microseconds
 
-# KEYS epoch rate month holds leases; ARGV epoch id requests/minute budget hold lease_ms event
-ADMIT = """
-if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then return {'ok', 0} end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'stale', 0} end
-local month = redis.call('HMGET', KEYS[3], 'spent', 'held')
-if not month[1] then return {'unseeded', 0} end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local limit = tonumber(ARGV[3])
-if limit <= 0 then return {'rate_limit', 60000} end
-local interval = math.floor(60000000 / limit)
-local arrival = math.max(tonumber(redis.call('GET', KEYS[2]) or now), now) + interval
-local wait = arrival - now - 60000000
-if wait > 0 then return {'rate_limit', math.ceil(wait / 1000)} end
-if month[1] + (month[2] or 0) + ARGV[5] > tonumber(ARGV[4]) then return {'budget', 0} end
-redis.call('SET', KEYS[2], string.format('%.0f', arrival), 'PX', 60000)
-redis.call('HINCRBY', KEYS[3], 'held', ARGV[5])
-redis.call('HSET', KEYS[4], ARGV[2], ARGV[5] .. ' ' .. ARGV[7])
-redis.call('ZADD', KEYS[5], string.format('%.0f', now / 1000 + ARGV[6]), ARGV[2])
-return {'ok', 0}
-"""
+LIMITS = ("requests_per_second", "requests_per_minute", "tokens_per_second", "tokens_per_minute", "concurrent_calls")
+# The numbers by which lua/admit.lua says which limit refused.
+REFUSERS = dict(enumerate([*(("tenant", n) for n in LIMITS), *(("key", n) for n in LIMITS), ("tenant", "budget")], 1))
 
-# KEYS holds leases month stream; ARGV id cost event only_if_lapsed. 1: this call wrote the event; 0: somebody else.
-# A script is not undone when it fails on the way, so what can fail comes before the first write.
-SETTLE = """
-local row = redis.call('HGET', KEYS[1], ARGV[1])
-if not row then return 0 end
-if ARGV[4] == '1' then
-  local clock = redis.call('TIME')
-  local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
-  if lease and tonumber(lease) > clock[1] * 1000 + clock[2] / 1000 then return 0 end
-end
-local held = tonumber(string.match(row, '^-?%d+ '))
-if not held or not string.match(ARGV[2], '^-?%d+$') then return redis.error_reply('no amount in hold or event') end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HINCRBY', KEYS[3], 'held', string.format('%.0f', 0 - held))
-redis.call('HINCRBY', KEYS[3], 'spent', ARGV[2])
-redis.call('XADD', KEYS[4], '*', 'event', ARGV[3])
-return 1
-"""
 
-# KEYS holds leases dead; ARGV id. A lapsed hold that nobody can read, put aside for a person. 1: this call did.
-BURY = """
-local row = redis.call('HGET', KEYS[1], ARGV[1])
-local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
-local clock = redis.call('TIME')
-if not row or (lease and tonumber(lease) > clock[1] * 1000 + clock[2] / 1000) then return 0 end
-redis.call('XADD', KEYS[3], '*', 'request_id', ARGV[1], 'hold', row)
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-return 1
-"""
+def _script(name: str) -> str:
+    return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
 
-# KEYS epoch; ARGV epoch. Never lowers: a loader that read an older row must not undo a change.
-RAISE_EPOCH = """
-local known = tonumber(redis.call('GET', KEYS[1]) or 0)
-if tonumber(ARGV[1]) > known then redis.call('SET', KEYS[1], ARGV[1]) end
-return 1
-"""
+
+ADMIT, SETTLE, RENEW, BURY = map(_script, ("admit", "settle", "renew", "bury"))
+CONFIRM, RAISE_EPOCHS, PROOF, REBUILD = map(_script, ("confirm", "epochs", "proof", "rebuild"))
+
+Packed = tuple[list[str], list[str | bytes]]  # KEYS and ARGV of a script
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One usage event; the columns of the ledger. `month` is the UTC month whose budget the call was admitted to."""
+    """One usage event; the columns of the ledger. `day` is that of the admission in the tenant's time zone.
+
+    `at_us` is the admission by Redis's clock, 0 while nobody knows it; `price` is the id of the price book's version.
+    """
 
     request_id: str
     tenant: str
     key: str
-    occurred_at: str  # RFC 3339, UTC
-    month: str
+    day: str  # YYYY-MM-DD
     status: str
     model: str
     served: str
+    at_us: int = 0
     adapter_digest: str = ""
     arm: str = ""
     weight_bp: int = 0
+    price: int = 0
+    end_user: str = ""
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
     cost_nano: int = 0
     request_digest: str = ""
@@ -117,58 +88,175 @@ class Event:
         """The same call with its outcome."""
         return replace(self, status=status, **facts)
 
+    @property
+    def month(self) -> str:
+        """The month whose budget the call was admitted to, YYYYMM."""
+        return self.day[:4] + self.day[5:7]
+
 
 class UnreadableEvent(ValueError):
-    """A stream entry that is no usage event."""
+    """A stream entry that is no usage event, or a hold that is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a tenant may use, as of one epoch."""
+class Terms:
+    """What a call is admitted by, as of one epoch. Limits stand in the order of LIMITS; None: no limit of that kind.
 
+    `until_us`: from that instant on these terms are out of date (the day ends, a price changes, the key expires).
+    """
+
+    mark: str
     epoch: int
-    requests_per_minute: int
-    budget_nano: int  # a month
+    until_us: int
+    day: str
+    budget_nano: int
+    tenant_limits: Sequence[int | None] = (None,) * 5
+    key_limits: Sequence[int | None] = (None,) * 5
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A limit as the caller sees it after its call: how much, how much is left, when all of it is back (us)."""
+
+    limit: int
+    remaining: int
+    reset_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is empty when admitted, else stale, unseeded, rate_limit or budget."""
+    """The reply of ADMIT. `reason`: empty when admitted, else unmarked, stale, backlog or refused.
+
+    Refused: `scope` (tenant or key) and `limit_name` (of LIMITS, or budget) say by what, `limit`, `value` and `need`
+    in its unit; `wait_us` is when it would pass, -1 if waiting does not help.
+    """
 
     reason: str
-    retry_ms: int = 0
+    at_us: int
+    sequence: int
+    requests: Window | None = None
+    tokens: Window | None = None
+    scope: str = ""
+    limit_name: str = ""
+    limit: int = 0
+    value: int = 0
+    need: int = 0
+    wait_us: int = 0
 
 
-def admit(event: Event, limits: Limits) -> tuple[list[str], list[str | bytes]]:
-    """(KEYS, ARGV) of ADMIT: holds `event.cost_nano`, the most that this call can cost."""
-    keys = [epoch_key(event.tenant), rate_key(event.tenant), month_key(event.tenant, event.month), HOLDS, LEASES]
-    numbers = [limits.requests_per_minute, limits.budget_nano, event.cost_nano, LEASE_MS]
-    return keys, [str(limits.epoch), event.request_id, *map(str, numbers), orjson.dumps(event)]
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The reply of SETTLE: `written` is 1 (the event of its hold), 2 (late: no hold was left), 0 (somebody else's)
+    or -1 (another installation's Redis); `entry` is the event's place in the stream.
+    """
+
+    written: int
+    entry: str
+    sequence: int
 
 
-def settle(event: Event, only_if_lapsed: bool = False) -> tuple[list[str], list[str | bytes]]:
-    """(KEYS, ARGV) of SETTLE; `only_if_lapsed` leaves a hold alone whose gateway has renewed its lease."""
-    keys = [HOLDS, LEASES, month_key(event.tenant, event.month), STREAM]
-    return keys, [event.request_id, str(event.cost_nano), orjson.dumps(event), "1" if only_if_lapsed else "0"]
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold as it lies in Redis. `event` is what the ledger gets if its gateway never reports back: what was sent."""
+
+    row: str
+    nano: int
+    tokens: int
+    event: Event
 
 
-def bury(request_id: str) -> tuple[list[str], list[str | bytes]]:
-    """(KEYS, ARGV) of BURY."""
+def admit(event: Event, terms: Terms, hold_nano: int, tokens: int, seen: int = 0) -> Packed:
+    """ADMIT for `event`, which must have cost nothing yet. `hold_nano` and `tokens` are the most that the call can
+    take; `seen` is the highest sequence that the caller has met.
+    """
+    month = f"{event.tenant}:{event.month}"
+    rates = f"{RATE}{terms.mark}:"
+    keys = [STATE, EPOCHS, MONTH + month, HOLDS, LEASES, OPEN, STREAM, rates + event.tenant, rates + event.key]
+    args = [terms.mark, str(seen), str(terms.epoch), str(terms.until_us), event.request_id, str(hold_nano), str(tokens)]
+    args += [str(terms.budget_nano), str(LEASE_MS), event.tenant, event.key, event.month]
+    limits = ["-1" if limit is None else str(limit) for limit in (*terms.tenant_limits, *terms.key_limits)]
+    return [*keys, MONTHS, REFUSED], [*args, orjson.dumps(event), str(LONGEST_STREAM), *limits]
+
+
+def settle(event: Event, mark: str, lapsed: str = "") -> Packed:
+    """SETTLE. `lapsed` is the row of the hold to end only if it is still that and its lease has run out."""
+    tokens = str(event.input_tokens + event.output_tokens)
+    args: list[str | bytes] = [mark, event.request_id, str(event.cost_nano), tokens, orjson.dumps(event), lapsed]
+    return [STATE, HOLDS, LEASES, OPEN, STREAM, MONTH, f"{RATE}{mark}:"], args
+
+
+def renew(sent: Iterable[tuple[str, int, int, int]]) -> Packed:
+    """RENEW for calls as (request id, input tokens, output tokens, nano-dollars), so far."""
+    args = [text for id_, *numbers in sent for text in (id_, " ".join(map(str, numbers)))]
+    return [HOLDS, LEASES], [str(LEASE_MS), *args]
+
+
+def bury(request_id: str) -> Packed:
     return [HOLDS, LEASES, DEAD_STREAM], [request_id]
 
 
-def verdict(reply: list[Any]) -> Verdict:
+def confirm(entry: str, differences: Iterable[tuple[str, str, str, int]]) -> Packed:
+    """CONFIRM up to `entry`; differences are (entry, tenant, month, nano-dollars)."""
+    told = [text for e, tenant, month, nano in differences for text in (e, f"{MONTH}{tenant}:{month}", str(nano))]
+    return [STATE, STREAM], [entry, after(entry), *told]
+
+
+def raise_epochs(pairs: Iterable[tuple[str, int]]) -> Packed:
+    return [EPOCHS], [text for tenant, epoch in pairs for text in (tenant, str(epoch))]
+
+
+def proof(mark: str, nonce: str) -> Packed:
+    return [STATE, STREAM, HOLDS, OPEN, MONTHS, MONTH], [mark, nonce]
+
+
+def rebuild(
+    mark: str,
+    expected: int,
+    sequence: int,
+    months: Sequence[tuple[str, str, int, int]],
+    epochs: Sequence[tuple[str, int]],
+    booked: Iterable[str],
+    full: bool,
+) -> Packed:
+    """REBUILD: months are (tenant, YYYYMM, spent, corrected), `booked` the ids of holds whose call is in the ledger."""
+    keys = [STATE, STREAM, HOLDS, LEASES, OPEN, MONTHS, EPOCHS, MONTH, DEAD_STREAM]
+    args = [mark, str(expected), str(sequence), str(LEASE_MS), str(len(months)), str(len(epochs)), "01"[full]]
+    args += [text for tenant, month, *nanos in months for text in (f"{tenant}:{month}", *map(str, nanos))]
+    args += [text for tenant, epoch in epochs for text in (tenant, str(epoch))]
+    return keys, [*args, *booked]
+
+
+def verdict(reply: Sequence[Any]) -> Verdict:
     """The reply of ADMIT, read."""
-    word = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
-    return Verdict("" if word == "ok" else word, int(reply[1]))
+    word, *rest = [part.decode() if isinstance(part, bytes) else str(part) for part in reply]
+    numbers = [int(part) for part in rest]
+    at_us, sequence = numbers[:2]
+    if word == "ok":
+        requests, tokens = (Window(*three) if three[0] >= 0 else None for three in (numbers[2:5], numbers[5:8]))
+        return Verdict("", at_us, sequence, requests, tokens)
+    if word != "refused":
+        return Verdict(word, at_us, sequence)
+    scope, name = REFUSERS[numbers[2]]
+    return Verdict(word, at_us, sequence, None, None, scope, name, *numbers[3:7])
 
 
-def held_event(row: str) -> Event:
-    """The event inside a hold's row, what the ledger gets if its gateway never reports back; raises UnreadableEvent."""
-    amount, _, text = row.partition(" ")
-    if not re.fullmatch(r"-?[0-9]+", amount):
-        raise UnreadableEvent(f"not a hold's amount: {amount[:20]!r}")
-    return read_event(text)
+def settlement(reply: Sequence[Any]) -> Settlement:
+    """The reply of SETTLE, read."""
+    written, entry, sequence = reply
+    return Settlement(int(written), entry.decode() if isinstance(entry, bytes) else entry, int(sequence))
+
+
+HOLD = re.compile(r"(\d+) (\d+) (\d+)\|(\d+) (\d+) (\d+) (\S+) (\S+) (\d+)\|([^|]*)\|(.*)", re.ASCII | re.DOTALL)
+
+
+def read_hold(row: str) -> Hold:
+    """A hold's row; its event is `estimated` at what was sent before its gateway went. Raises UnreadableEvent."""
+    match = HOLD.fullmatch(row)
+    if not match:
+        raise UnreadableEvent(f"not a hold: {row[:40]!r}")
+    inputs, outputs, cost, nano, tokens, at_us = map(int, match.groups()[:6])
+    facts = {"input_tokens": inputs, "output_tokens": outputs, "cost_nano": cost, "at_us": at_us}
+    return Hold(row, nano, tokens, read_event(match[11]).ending("estimated", reason="gateway_lost", **facts))
 
 
 def read_event(text: str | bytes) -> Event:
@@ -181,29 +269,33 @@ def read_event(text: str | bytes) -> Event:
     for name, kind in FIELDS.items():
         if type(getattr(event, name)) is not kind:
             raise UnreadableEvent(f"not a usage event: {name} is no {kind.__name__}")
+    if not DAY.fullmatch(event.day):
+        raise UnreadableEvent(f"not a usage event: {event.day!r} is no day")
     return event
 
 
-def cost(input_tokens: int, output_tokens: int, input_nano_per_mtok: int, output_nano_per_mtok: int) -> int:
-    """Nano-dollars of one call at prices per million tokens; rounded half up, once."""
-    total = input_tokens * input_nano_per_mtok + output_tokens * output_nano_per_mtok
+def cost(
+    input_tokens: int, output_tokens: int, input_price: int, output_price: int, cached: int = 0, cached_price: int = 0
+) -> int:
+    """Nano-dollars of one call at prices in nano-dollars per million tokens; rounded half up, once.
+
+    `cached` of the input tokens cost `cached_price`.
+    """
+    total = (input_tokens - cached) * input_price + cached * cached_price + output_tokens * output_price
     return (total + 500_000) // 1_000_000
 
 
-def month_of(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y%m")
+def after(entry: str) -> str:
+    """The smallest stream id behind `entry`."""
+    milliseconds, _, number = entry.partition("-")
+    return f"{milliseconds}-{int(number) + 1}"
 
 
-def epoch_key(tenant: str) -> str:
-    return f"ps:epoch:{tenant}"
+def place(entry: str) -> tuple[int, int]:
+    """A stream id as numbers that compare."""
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number)
 
 
-def rate_key(tenant: str) -> str:
-    return f"ps:rate:{tenant}"
-
-
-def month_key(tenant: str, month: str) -> str:
-    return f"ps:month:{tenant}:{month}"  # hash: spent, held
-
-
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 FIELDS = {field.name: int if field.type == "int" else str for field in fields(Event)}
