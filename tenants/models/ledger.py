@@ -19,6 +19,7 @@ class LedgerHead(models.Model):
     mark = models.CharField(max_length=48)
     position = models.CharField(max_length=40, default="0-0")
     sequence = models.BigIntegerField(default=0)
+    unconfirmed = models.JSONField(default=list)  # [entry, tenant, month, nano-dollars]: booked, not yet in the counters
     writer = models.CharField(max_length=120, blank=True)
     lease_until = models.DateTimeField(null=True)
 
