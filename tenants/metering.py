@@ -124,11 +124,24 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """One limit that refused a call, as `Verdict`; `enough` is the smallest limit that would not have, -1 if none."""
+
+    scope: str
+    limit_name: str
+    limit: int
+    value: int
+    need: int
+    wait_us: int
+    enough: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The reply of ADMIT. `reason`: empty when admitted, else unmarked, stale, backlog or refused.
 
     Refused: `scope` (tenant or key) and `limit_name` (of LIMITS, or budget) say by what, `limit`, `value` and `need`
-    in its unit; `wait_us` is when it would pass, -1 if waiting does not help.
+    in its unit; `wait_us` is when it would pass, -1 if waiting does not help. `refusals` are all limits that refused.
     """
 
     reason: str
@@ -142,6 +155,7 @@ class Verdict:
     value: int = 0
     need: int = 0
     wait_us: int = 0
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +251,25 @@ def verdict(reply: Sequence[Any]) -> Verdict:
     if word != "refused":
         return Verdict(word, at_us, sequence)
     scope, name = REFUSERS[numbers[2]]
-    return Verdict(word, at_us, sequence, None, None, scope, name, *numbers[3:7])
+    refusals = tuple(_refusal(*numbers[at : at + 7]) for at in range(7, len(numbers), 7))
+    limit, value, need, wait_us = numbers[3:7]
+    return Verdict(word, at_us, sequence, None, None, scope, name, limit, value, need, wait_us, refusals)
+
+
+def _refusal(number: int, limit: int, value: int, need: int, wait_us: int, used: int, drained_us: int) -> Refusal:
+    """One of ADMIT's refusals. `used` is its bucket's level when it was last written, -1 if nobody knows it.
+
+    With the limit L the bucket would have drained by L in each of `drained_us` and held L x period, so that the call
+    passes if L >= need and L x (period + drained) >= used + need x period; one that counts as full was used to L x
+    period.
+    """
+    scope, name = REFUSERS[number]
+    if not name.startswith(("requests", "tokens")):
+        return Refusal(scope, name, limit, value, need, wait_us, used + need)
+    period = MINUTE if name.endswith("minute") else MINUTE // 60
+    filled, room = (need * period, drained_us) if used < 0 else (used + need * period, period + drained_us)
+    enough = max(need, -(-filled // room)) if room else -1
+    return Refusal(scope, name, limit, value, need, wait_us, enough)
 
 
 def settlement(reply: Sequence[Any]) -> Settlement:

@@ -28,7 +28,11 @@ if redis.call('XLEN', KEYS[7]) >= tonumber(ARGV[14]) then return {'backlog', int
 local tokens = tonumber(ARGV[7])
 local need = {1, 1, tokens, tokens}
 local worst -- the refusal that lasts longest: {number of the limit, limit, value, need, wait in us or -1 for ever}
-local function refuse(number, limit, value, needed, wait)
+local refusals = {} -- all of them, seven numbers each: those five, then what was in use and how long it drained (us)
+local function refuse(number, limit, value, needed, wait, used, drained)
+  for _, fact in ipairs({number, limit, value, needed, wait, used or value, drained or 0}) do
+    table.insert(refusals, int(fact))
+  end
   if not worst or (worst[5] >= 0 and (wait < 0 or wait > worst[5])) then worst = {number, limit, value, needed, wait} end
 end
 
@@ -42,13 +46,14 @@ local function fill(rates, first, scope)
     if limit >= 0 then
       local capacity = limit * PERIOD[kind]
       local level = at and (tonumber(row[kind + 1]) or 0) or capacity -- unknown: as if full when Redis was rebuilt
-      local since = at or tonumber(state[3]) or 0
-      level = math.max(0, level - math.min(math.max(now - since, 0), PERIOD[kind]) * limit)
+      local used, since = at and level or -1, at or tonumber(state[3]) or 0
+      local drained = math.min(math.max(now - since, 0), PERIOD[kind])
+      level = math.max(0, level - drained * limit)
       local after = level + need[kind] * PERIOD[kind]
       scoped.limits[kind], scoped.levels[kind] = limit, after
       if after > capacity then
         local wait = need[kind] > limit and -1 or math.ceil((after - capacity) / limit)
-        refuse(scope + kind, limit, math.ceil(level / PERIOD[kind]), need[kind], wait)
+        refuse(scope + kind, limit, math.ceil(level / PERIOD[kind]), need[kind], wait, used, drained)
       end
     end
   end
@@ -60,12 +65,18 @@ local tenant, key = fill(KEYS[8], 15, 0), fill(KEYS[9], 20, 5)
 
 local month = redis.call('HMGET', KEYS[3], 'spent', 'held')
 local hold, used = tonumber(ARGV[6]), (tonumber(month[1]) or 0) + (tonumber(month[2]) or 0)
-if used + hold > tonumber(ARGV[8]) then worst = {11, tonumber(ARGV[8]), used, hold, -1} end
+if used + hold > tonumber(ARGV[8]) then
+  refuse(11, tonumber(ARGV[8]), used, hold, -1)
+  worst = {11, tonumber(ARGV[8]), used, hold, -1}
+end
 if worst then
   local minute = KEYS[11] .. int(math.floor(now / 60000000))
   redis.call('HINCRBY', minute, ARGV[10] .. ' ' .. ARGV[11] .. ' ' .. worst[1], 1)
   redis.call('EXPIRE', minute, 172800)
-  return {'refused', int(now), int(sequence), int(worst[1]), int(worst[2]), int(worst[3]), int(worst[4]), int(worst[5])}
+  local told = {'refused', int(now), int(sequence)}
+  for _, fact in ipairs(worst) do table.insert(told, int(fact)) end
+  for _, fact in ipairs(refusals) do table.insert(told, fact) end
+  return told
 end
 
 -- Admitted. First write below, and nothing after it can fail.
