@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from inference import registry, rollouts
 from inference.models import Adapter, Alias, Rollout, RolloutEvent
-from tenants.api import endpoint, page
+from tenants.rest import endpoint, page
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):

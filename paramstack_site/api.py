@@ -15,8 +15,8 @@ from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
 from inference import api as inference
 from inference.engines.client import EngineError
-from tenants import api as tenants
-from tenants import keys
+from tenants import keys as api_keys
+from tenants.api import keys, tenant, usage
 from training import api as training
 from training.problems import Problem
 
@@ -33,11 +33,11 @@ def schema(request: HttpRequest) -> HttpResponseBase:
 
 
 ROUTES = [
-    path("", tenants.tenant),
-    path("keys/", tenants.api_keys),
-    path("keys/<str:key_id>/", tenants.api_key),
-    path("usage/", tenants.usage),
-    path("receipts/<str:request_id>/", tenants.receipt),
+    path("", tenant.tenant),
+    path("keys/", keys.api_keys),
+    path("keys/<str:key_id>/", keys.api_key),
+    path("usage/", usage.usage),
+    path("receipts/<str:request_id>/", usage.receipt),
     path("datasets/", training.dataset_list),
     path("datasets/<uuid:dataset_id>/", training.dataset),
     path("preferences/", training.rlaif_list),
@@ -65,7 +65,7 @@ urlpatterns = [
 STATUS: dict[type[Exception], int] = {
     Problem: status.HTTP_422_UNPROCESSABLE_ENTITY,
     VerificationError: status.HTTP_422_UNPROCESSABLE_ENTITY,
-    keys.UnknownScope: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    api_keys.UnknownScope: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,

@@ -10,7 +10,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from inference import registry
-from tenants.api import endpoint, page
+from tenants.rest import endpoint, page
 from training import datasets, export, jobs, review, rlaif, runs
 from training.models import Choice, Export, Job, PreferencePair, Prompt, PromptDataset, RlaifRun, TrainingRun
 

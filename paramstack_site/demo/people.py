@@ -95,7 +95,7 @@ def move_in(kept: Secrets, slug: str, name: str, requests_per_minute: int, dolla
         Member.objects.get_or_create(
             tenant=tenant, user=person(REVIEWER, kept), defaults={"role": Member.Role.REVIEWER}
         )
-    Quota.objects.get_or_create(tenant=tenant, defaults={"requests_per_minute": requests_per_minute})
+    Quota.objects.get_or_create(tenant=tenant, key=None, defaults={"requests_per_minute": requests_per_minute})
     Budget.objects.get_or_create(tenant=tenant, defaults={"monthly_nano": dollars * NANO})
     if not tenant.policies.exists():
         policies.save(tenant, policy.DEFAULT.read_text(), None)

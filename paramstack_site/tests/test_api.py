@@ -7,8 +7,7 @@ from rest_framework.test import APIClient
 
 from attestation import statements
 from paramstack_site import api
-from tenants import api as tenants_api
-from tenants import keys
+from tenants import keys, rest
 from training import datasets
 from training.models import Candidate, Export, Job, PreferencePair, RlaifRun
 
@@ -145,4 +144,4 @@ def test_a_page_is_bounded_whatever_is_asked_for(cast, redis_url, pair):
     client = client_of(cast.engineer)
     for limit in ("10000000", "99999999999999999999"):
         assert client.get(f"{ACME}pairs/", {"limit": limit}).status_code == 200
-    assert tenants_api.Pages.max_limit == 500
+    assert rest.MOST_ROWS == 500
