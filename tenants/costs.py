@@ -1,22 +1,38 @@
-"""What a tenant's calls cost, from the ledger's daily sums. Months (`YYYYMM`) and days are those of its time zone."""
+"""What a tenant's calls cost, from the ledger's daily and monthly sums; the rows themselves are never added up here.
+
+Months (`YYYYMM`) and days are those of the tenant's time zone, money is integer nano-dollars.
+"""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
-from tenants.models import Budget, Tenant, UsageDay
+from tenants import forecasts, savings
+from tenants.models import NANO, Budget, Price, Tenant, UsageDay, UsageEndUser, UsageMonth
 
 SUMS = {
     "spent": Sum("cost_nano"),
     "calls_": Sum("calls"),
     "input_": Sum("input_tokens"),
+    "cached_": Sum("cached_tokens"),
     "output_": Sum("output_tokens"),
 }
+NOTHING = {"spent": 0, "calls": 0, "input_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+END_USERS = 20  # shown by name; the rest is one line
+Row = dict[str, Any]
+
+
+class NoSuchMonth(ValueError):
+    """Text that is no month."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text!r} is no month. Write it as YYYYMM, for example 202611.")
+        self.text = text
 
 
 def today(tenant: Tenant, now: datetime | None = None) -> date:
@@ -24,46 +40,153 @@ def today(tenant: Tenant, now: datetime | None = None) -> date:
     return (now or timezone.now()).astimezone(ZoneInfo(tenant.time_zone)).date()
 
 
+def now(tenant: Tenant) -> datetime:
+    """The instant, on the clock where the tenant is."""
+    return timezone.now().astimezone(ZoneInfo(tenant.time_zone))
+
+
 def this_month(tenant: Tenant) -> str:
     return f"{today(tenant):%Y%m}"
 
 
-def month(tenant: Tenant, month: str | None = None) -> dict[str, int]:
-    """{spent, budget (nano-dollars), calls, input_tokens, output_tokens, tokens} of a month; default: this one."""
-    figures = _figures(_days(tenant, month or this_month(tenant)).aggregate(**SUMS))
-    budget = Budget.objects.filter(tenant=tenant).values_list("monthly_nano", flat=True).first()
-    return figures | {"budget": budget or 0, "tokens": figures["input_tokens"] + figures["output_tokens"]}
+def bounds(month: str) -> tuple[date, date]:
+    """The first day of a month and of the one after it; raises NoSuchMonth."""
+    if len(month) != 6 or not (month.isascii() and month.isdigit()) or month[4:] not in MONTH_NUMBERS:
+        raise NoSuchMonth(month)
+    year, number = int(month[:4]), int(month[4:])
+    if not 2000 <= year <= 2999:
+        raise NoSuchMonth(month)
+    return date(year, number, 1), date(year + number // 12, number % 12 + 1, 1)
 
 
-def by_day(tenant: Tenant, month: str | None = None) -> list[dict[str, Any]]:
-    """[{day, spent, calls, input_tokens, output_tokens}], days with calls only, oldest first."""
-    rows = _days(tenant, month or this_month(tenant)).values("day").annotate(**SUMS).order_by("day")
+MONTH_NUMBERS = {f"{number:02d}" for number in range(1, 13)}
+
+
+def instants(tenant: Tenant, first: date, next_: date) -> tuple[datetime, datetime]:
+    """The instants at which the days [first, next_) begin and end where the tenant is."""
+    zone = ZoneInfo(tenant.time_zone)
+    return datetime.combine(first, time(), zone), datetime.combine(next_, time(), zone)
+
+
+def budget(tenant: Tenant) -> int:
+    """Nano-dollars a month; 0 without a budget."""
+    try:
+        return tenant.budget.monthly_nano
+    except Budget.DoesNotExist:
+        return 0
+
+
+def months(tenant: Tenant, most: int = 13) -> dict[str, Row]:
+    """Figures of the latest months that have rows, by month, newest first."""
+    rows = UsageMonth.objects.filter(tenant=tenant).order_by("-month")[:most]
+    return {row.month: _of_total(row) | {"corrected": row.corrected_nano} for row in rows}
+
+
+def month(tenant: Tenant, month: str | None = None) -> Row:
+    """{spent, budget, calls, input_tokens, cached_tokens, output_tokens, tokens} of a month; default: this one."""
+    found = UsageMonth.objects.filter(tenant=tenant, month=month or this_month(tenant)).first()
+    figures = _of_total(found) if found else NOTHING | {"tokens": 0}
+    return figures | {"budget": budget(tenant)}
+
+
+def by_day(tenant: Tenant, month: str | None = None) -> list[Row]:
+    """[{day, spent, calls, input_tokens, ...}], days with calls only, oldest first."""
+    return days(tenant, *bounds(month or this_month(tenant)))
+
+
+def days(tenant: Tenant, first: date, next_: date) -> list[Row]:
+    """As by_day, for the days [first, next_)."""
+    rows: Any = _days(tenant, first, next_).values("day").annotate(**SUMS).order_by("day")
     return [{"day": row["day"], **_figures(row)} for row in rows]
 
 
-def by_model(tenant: Tenant, month: str | None = None) -> list[dict[str, Any]]:
-    """[{model, served, adapter_digest, spent, calls, input_tokens, output_tokens}], dearest first."""
-    names = ("model", "served", "adapter_digest")
-    rows = _days(tenant, month or this_month(tenant)).values(*names).annotate(**SUMS).order_by()
+def by_model(tenant: Tenant, month: str | None = None) -> list[Row]:
+    """[{model, served, adapter_digest, spent, ...}]: what was asked for and what answered, dearest first."""
+    return _by(tenant, month, "model", "served", "adapter_digest")
+
+
+def by_adapter(tenant: Tenant, month: str | None = None) -> list[Row]:
+    """[{served, adapter_digest, spent, ...}], dearest first; without a digest the base model itself answered."""
+    return _by(tenant, month, "adapter_digest", "served")
+
+
+def by_key(tenant: Tenant, month: str | None = None) -> list[Row]:
+    """[{key_id, name, spent, ...}], dearest first."""
+    names = dict(tenant.api_keys.values_list("pk", "name"))
+    return [row | {"name": names.get(row["key_id"], "")} for row in _by(tenant, month, "key_id")]
+
+
+def by_price(tenant: Tenant, month: str | None = None) -> list[Row]:
+    """[{price_id, spent, ...}]: what each version of the price book brought in; 0: calls without a price."""
+    return _by(tenant, month, "price_id")
+
+
+def by_end_user(tenant: Tenant, month: str | None = None, most: int = END_USERS) -> list[Row]:
+    """[{end_user, spent, ...}], dearest first; the last one, `end_user` empty, is all the rest of the month:
+    other end users and calls that named none.
+    """
+    wanted = month or this_month(tenant)
+    found = UsageEndUser.objects.filter(tenant=tenant, month=wanted).order_by("-cost_nano", "end_user")[:most]
+    rows = [{"end_user": row.end_user, **_of_total(row)} for row in found]
+    whole = UsageMonth.objects.filter(tenant=tenant, month=wanted).first()
+    rest = {name: _of_total(whole)[name] - sum(row[name] for row in rows) for name in NOTHING} if whole else NOTHING
+    return rows + [{"end_user": "", **rest}] if any(rest.values()) else rows
+
+
+def by_tenant(month: str) -> list[Row]:
+    """[{tenant, spent, budget, ...}] of every tenant with rows in the month, dearest first. For operators only."""
+    rows = UsageMonth.objects.filter(month=month).select_related("tenant__budget").order_by("-cost_nano")
+    return [{"tenant": row.tenant, "budget": budget(row.tenant), **_of_total(row)} for row in rows]
+
+
+def forecast(tenant: Tenant, now: datetime | None = None) -> forecasts.Forecast | None:
+    """What this month will have cost at its end, with its uncertainty; None while it is too early (`forecasts`)."""
+    at = (now or timezone.now()).astimezone(ZoneInfo(tenant.time_zone))
+    first = min(at.date() - timedelta(forecasts.WINDOW), at.date().replace(day=1))
+    return forecasts.of_month(days(tenant, first, at.date() + timedelta(1)), at)
+
+
+def saving(tenant: Tenant, of_month: str | None = None, reference: Price | None = None) -> savings.Saving | None:
+    """What a month's tokens would have cost at an API's price; None without a reference price in the book."""
+    price = reference or savings.default(savings.references())
+    return savings.of(month(tenant, of_month), price) if price else None
+
+
+def running(rows: list[Row], first: date, last: date, budget: int) -> list[Row]:
+    """[{day, spent, left}] for each day from `first` to `last`: the month's spend up to its end, and what was left."""
+    spent, found, by = 0, [], {row["day"]: row["spent"] for row in rows}
+    for day in (first + timedelta(n) for n in range((last - first).days + 1)):
+        spent += by.get(day, 0)
+        found.append({"day": day, "spent": spent, "left": budget - spent})
+    return found
+
+
+def dollars(nano: int) -> str:
+    """Nano-dollars as the exact decimal that leaves the API: `-0.000000001`."""
+    whole, rest = divmod(abs(nano), NANO)
+    return f"{'-' if nano < 0 else ''}{whole}.{rest:09d}"
+
+
+def _by(tenant: Tenant, month: str | None, *names: str) -> list[Row]:
+    rows = _days(tenant, *bounds(month or this_month(tenant))).values(*names).annotate(**SUMS).order_by()
     found = [{**{name: row[name] for name in names}, **_figures(row)} for row in rows]
-    return sorted(found, key=lambda row: (-row["spent"], row["model"]))
+    return sorted(found, key=lambda row: (-row["spent"], *(str(row[name]) for name in names)))
 
 
-def _figures(row: dict[str, Any]) -> dict[str, int]:
+def _figures(row: Row) -> dict[str, int]:
     return {
         "spent": int(row["spent"] or 0),
         "calls": int(row["calls_"] or 0),
         "input_tokens": int(row["input_"] or 0),
+        "cached_tokens": int(row["cached_"] or 0),
         "output_tokens": int(row["output_"] or 0),
     }
 
 
-def bounds(month: str) -> tuple[date, date]:
-    """The first day of a month and of the one after it."""
-    first = date(int(month[:4]), int(month[4:]), 1)
-    return first, date(first.year + first.month // 12, first.month % 12 + 1, 1)
+def _of_total(row: UsageMonth | UsageEndUser) -> Row:
+    tokens = {name: getattr(row, name) for name in ("calls", "input_tokens", "cached_tokens", "output_tokens")}
+    return tokens | {"spent": row.cost_nano, "tokens": row.input_tokens + row.output_tokens}
 
 
-def _days(tenant: Tenant, month: str) -> QuerySet[UsageDay]:
-    first, next_ = bounds(month)
+def _days(tenant: Tenant, first: date, next_: date) -> QuerySet[UsageDay]:
     return UsageDay.objects.filter(tenant=tenant, day__gte=first, day__lt=next_)
