@@ -79,13 +79,13 @@ def budget(tenant: Tenant) -> int:
 def months(tenant: Tenant, most: int = 13) -> dict[str, Row]:
     """Figures of the latest months that have rows, by month, newest first."""
     rows = UsageMonth.objects.filter(tenant=tenant).order_by("-month")[:most]
-    return {row.month: _of_total(row) | {"corrected": row.corrected_nano} for row in rows}
+    return {row.month: of_total(row) | {"corrected": row.corrected_nano} for row in rows}
 
 
 def month(tenant: Tenant, month: str | None = None) -> Row:
     """{spent, budget, calls, input_tokens, cached_tokens, output_tokens, tokens} of a month; default: this one."""
     found = UsageMonth.objects.filter(tenant=tenant, month=month or this_month(tenant)).first()
-    figures = _of_total(found) if found else NOTHING | {"tokens": 0}
+    figures = of_total(found) if found else NOTHING | {"tokens": 0}
     return figures | {"budget": budget(tenant)}
 
 
@@ -127,16 +127,16 @@ def by_end_user(tenant: Tenant, month: str | None = None, most: int = END_USERS)
     """
     wanted = month or this_month(tenant)
     found = UsageEndUser.objects.filter(tenant=tenant, month=wanted).order_by("-cost_nano", "end_user")[:most]
-    rows = [{"end_user": row.end_user, **_of_total(row)} for row in found]
+    rows = [{"end_user": row.end_user, **of_total(row)} for row in found]
     whole = UsageMonth.objects.filter(tenant=tenant, month=wanted).first()
-    rest = {name: _of_total(whole)[name] - sum(row[name] for row in rows) for name in NOTHING} if whole else NOTHING
+    rest = {name: of_total(whole)[name] - sum(row[name] for row in rows) for name in NOTHING} if whole else NOTHING
     return rows + [{"end_user": "", **rest}] if any(rest.values()) else rows
 
 
 def by_tenant(month: str) -> list[Row]:
     """[{tenant, spent, budget, ...}] of every tenant with rows in the month, dearest first. For operators only."""
     rows = UsageMonth.objects.filter(month=month).select_related("tenant__budget").order_by("-cost_nano")
-    return [{"tenant": row.tenant, "budget": budget(row.tenant), **_of_total(row)} for row in rows]
+    return [{"tenant": row.tenant, "budget": budget(row.tenant), **of_total(row)} for row in rows]
 
 
 def forecast(tenant: Tenant, now: datetime | None = None) -> forecasts.Forecast | None:
@@ -183,7 +183,8 @@ def _figures(row: Row) -> dict[str, int]:
     }
 
 
-def _of_total(row: UsageMonth | UsageEndUser) -> Row:
+def of_total(row: UsageMonth | UsageEndUser) -> Row:
+    """A roll-up row as figures."""
     tokens = {name: getattr(row, name) for name in ("calls", "input_tokens", "cached_tokens", "output_tokens")}
     return tokens | {"spent": row.cost_nano, "tokens": row.input_tokens + row.output_tokens}
 

@@ -6,6 +6,7 @@ Its totals are those of UsageMonth, to the nano-dollar, and its parts add up to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -23,53 +24,95 @@ PARTS = {"by_model": ("model", "served", "adapter_digest"), "by_key": ("key_id",
 COLUMNS = ("part", "name", "detail", "calls", "input_tokens", "cached_tokens", "output_tokens", "cost_usd")
 
 
-def of(tenant: Tenant, month: str) -> dict[str, Any]:
-    """The statement of a month `YYYYMM` as plain values, ready for JSON; an open month is a draft (`final` false).
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A month's statement as it was read; `parts` are the rows of `costs.by_model` and its like, by name."""
 
-    Raises costs.NoSuchMonth.
+    tenant: Tenant
+    month: str
+    start: datetime
+    end: datetime
+    made_at: datetime
+    total: dict[str, Any]
+    booked_late: int
+    parts: dict[str, list[dict[str, Any]]]
+    prices: list[Price]
+    corrections: list[UsageEvent]
+    complete: bool
+    refused: list[dict[str, Any]]
+    proof: LedgerProof | None
+
+    @property
+    def final(self) -> bool:
+        """Whether the month is over; until then the statement grows."""
+        return self.made_at >= self.end
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON: money as exact decimals of dollars, instants in ISO 8601."""
+        tenant = {"slug": self.tenant.slug, "name": self.tenant.name, "time_zone": self.tenant.time_zone}
+        return {
+            "tenant": tenant,
+            "month": self.month,
+            "period": {"start": self.start.isoformat(), "end": self.end.isoformat()},
+            "final": self.final,
+            "currency": CURRENCY,
+            "totals": _line(self.total, ()),
+            **{name: [_line(row, PARTS[name]) for row in rows] for name, rows in self.parts.items()},
+            "prices": [_price(price) for price in self.prices],
+            "corrections": {
+                "booked_late": costs.dollars(self.booked_late),
+                "complete": self.complete,
+                "rows": [_correction(row) for row in self.corrections],
+            },
+            "refused": self.refused,
+            "proof": _proof(self.proof),
+            "made_at": self.made_at.isoformat(timespec="seconds"),
+        }
+
+
+def of(tenant: Tenant, month: str) -> Statement:
+    """The statement of a month `YYYYMM`; raises costs.NoSuchMonth.
+
+    `booked_late` is the part of the total that reached the budget's counter only afterwards: corrections and calls
+    whose hold was lost.
     """
-    first, next_ = costs.bounds(month)
-    start, end = costs.instants(tenant, first, next_)
+    start, end = costs.instants(tenant, *costs.bounds(month))
     found = UsageMonth.objects.filter(tenant=tenant, month=month).first()
     parts = {name: getattr(costs, name)(tenant, month) for name in PARTS}
     used = [row["price_id"] for row in parts["by_price"]]
-    return {
-        "tenant": {"slug": tenant.slug, "name": tenant.name, "time_zone": tenant.time_zone},
-        "month": month,
-        "period": {"start": start.isoformat(), "end": end.isoformat()},
-        "final": timezone.now() >= end,
-        "currency": CURRENCY,
-        "totals": _total(found),
-        **{name: [_line(row, PARTS[name]) for row in rows] for name, rows in parts.items()},
-        "prices": [_price(price) for price in Price.objects.filter(pk__in=used)],
-        "corrections": _corrections(tenant, start, end, found),
-        "refused": _refused(tenant, start, end),
-        "proof": _proof(),
-        "made_at": timezone.now().astimezone(UTC).isoformat(timespec="seconds"),
-    }
+    corrections = _corrections(tenant, start, end)
+    return Statement(
+        tenant=tenant,
+        month=month,
+        start=start,
+        end=end,
+        made_at=timezone.now().astimezone(UTC),
+        total=costs.of_total(found) if found else {**costs.NOTHING},
+        booked_late=found.corrected_nano if found else 0,
+        parts=parts,
+        prices=list(Price.objects.filter(pk__in=used)),
+        corrections=corrections[:MOST_CORRECTIONS],
+        complete=len(corrections) <= MOST_CORRECTIONS,
+        refused=_refused(tenant, start, end),
+        proof=LedgerProof.objects.first(),
+    )
 
 
-def table(statement: dict[str, Any], bom: bool = False) -> Iterator[str]:
+def table(statement: Statement, bom: bool = False) -> Iterator[str]:
     """The statement as CSV: a line for each part, the total last."""
-    return exports.table(COLUMNS, list(_table(statement)), bom)
+    return exports.table(COLUMNS, _table(statement), bom)
 
 
-def _table(statement: dict[str, Any]) -> Iterator[list[Any]]:
+def _table(statement: Statement) -> Iterator[list[Any]]:
     for part, names in PARTS.items():
-        for row in statement[part]:
+        for row in statement.parts[part]:
             texts = [str(row[name]) for name in names]
             yield [part, texts[0], " ".join(filter(None, texts[1:])), *_numbers(row)]
-    yield ["total", statement["tenant"]["name"], statement["month"], *_numbers(statement["totals"])]
+    yield ["total", statement.tenant.name, statement.month, *_numbers(statement.total)]
 
 
 def _numbers(row: dict[str, Any]) -> list[Any]:
-    return [*(row[name] for name in NUMBERS), Decimal(row["cost"])]
-
-
-def _total(found: UsageMonth | None) -> dict[str, Any]:
-    if found is None:
-        return dict.fromkeys(NUMBERS, 0) | {"cost": costs.dollars(0)}
-    return {name: getattr(found, name) for name in NUMBERS} | {"cost": costs.dollars(found.cost_nano)}
+    return [*(row[name] for name in NUMBERS), Decimal(costs.dollars(row["spent"]))]
 
 
 def _line(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -90,17 +133,10 @@ def _price(price: Price) -> dict[str, Any]:
     }
 
 
-def _corrections(tenant: Tenant, start: datetime, end: datetime, found: UsageMonth | None) -> dict[str, Any]:
-    """The month's correction rows; `booked_late` is the part of the total that reached the counters afterwards."""
-    named = tenant.usage.filter(
-        source=UsageEvent.Source.ADJUSTMENT, occurred_at__gte=start, occurred_at__lt=end
-    ).order_by("-occurred_at", "-id")
-    rows = list(named[: MOST_CORRECTIONS + 1])
-    return {
-        "booked_late": costs.dollars(found.corrected_nano if found else 0),
-        "complete": len(rows) <= MOST_CORRECTIONS,
-        "rows": [_correction(row) for row in rows[:MOST_CORRECTIONS]],
-    }
+def _corrections(tenant: Tenant, start: datetime, end: datetime) -> list[UsageEvent]:
+    """The month's correction rows, newest first, one more than a statement names if there are that many."""
+    rows = tenant.usage.filter(source=UsageEvent.Source.ADJUSTMENT, occurred_at__gte=start, occurred_at__lt=end)
+    return list(rows.order_by("-occurred_at", "-id")[: MOST_CORRECTIONS + 1])
 
 
 def _correction(row: UsageEvent) -> dict[str, Any]:
@@ -116,7 +152,6 @@ def _refused(tenant: Tenant, start: datetime, end: datetime) -> list[dict[str, A
     return [{"limit": row["limit"], "calls": row["calls"]} for row in rows]
 
 
-def _proof() -> dict[str, Any] | None:
+def _proof(proof: LedgerProof | None) -> dict[str, Any] | None:
     """The latest proof of the whole ledger: rows = sums = counters."""
-    proof = LedgerProof.objects.first()
     return {"at": proof.at.isoformat(), "holds": proof.holds, "position": proof.position} if proof else None

@@ -106,11 +106,11 @@ def _broken_down(tenant: Tenant, month: str, wanted: str, prices: list[Price], p
     return {"by": by, "lines": lines, "hosted": hosted}
 
 
-def ledger_rows(request: access.Request) -> HttpResponse:
+def usage_rows(request: access.Request) -> HttpResponse:
     """The ledger's rows of a month or a day, of one key or all, with their corrections."""
     tenant: Tenant = request.tenant
     month = picked(request, tenant)
-    (first, next_), day = costs.bounds(month), _day(request.GET.get("day", ""))
+    (first, next_), day = costs.bounds(month), parsed_day(request.GET.get("day", ""))
     span = (day, day + timedelta(1)) if day and first <= day < next_ else (first, next_)
     keys = {key.pk: key for key in tenant.api_keys.all()}
     key = request.GET.get("key", "")
@@ -133,7 +133,7 @@ def ledger_rows(request: access.Request) -> HttpResponse:
     return render(request, "tenants/usage_rows.html", context)
 
 
-def _day(text: str) -> date | None:
+def parsed_day(text: str) -> date | None:
     try:
         return parse_date(text)
     except ValueError:
