@@ -1,6 +1,6 @@
 """Who may enter a tenant and do what. Every query of a view starts at `request.tenant`; a stranger gets 404."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
 
@@ -42,6 +42,11 @@ def role_of(user: User, tenant: Tenant) -> str | None:
 
 def can(role: str, capability: str) -> bool:
     return role in CAPABILITIES[capability]
+
+
+def grants(role: str, scopes: Collection[str]) -> bool:
+    """Whether a role may make, change or rotate a key with these scopes: who gets its text gets its rights."""
+    return can(role, "engineer" if "manage" in scopes else "keys")
 
 
 def enter(request: Any, slug: str) -> HttpResponse | None:

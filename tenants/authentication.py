@@ -1,4 +1,4 @@
-"""API keys as callers of the REST API. Apart from `api`, because Django REST framework imports it while it loads."""
+"""API keys as callers of the REST API. Apart from `rest`, because Django REST framework imports it while it loads."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ class KeyAuthentication(BaseAuthentication):
         scheme, _space, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        key = keys.authenticate(text)
-        if key is None:
-            raise AuthenticationFailed(_("This API key is unknown, expired or revoked."))
-        return AnonymousUser(), key
+        try:
+            return AnonymousUser(), keys.open_(text)
+        except keys.Malformed:
+            sentence = _(
+                "This is no Param Stack key: a character is wrong or missing. Copy it from ps_live_ to its end."
+            )
+            raise AuthenticationFailed(sentence, "mistyped_key") from None
+        except keys.NotOpen as error:
+            raise AuthenticationFailed(str(error)) from None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

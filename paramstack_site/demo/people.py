@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from django.db import transaction
 from inference import aliases, policies
 from inference.guardrails import policy
 from inference.models import Alias, BaseModel
-from tenants import keys
-from tenants.models import NANO, Budget, Member, Price, Quota, Tenant, User
+from tenants import keys, limits, pricebook
+from tenants.models import NANO, Budget, Member, Quota, Tenant, User
 
 BASE = "demo-base"
 ALIAS = "destek"
@@ -61,24 +60,9 @@ def settle_in(kept: Secrets) -> dict[str, Tenant]:
     """Creates what is missing: operator, tenants, members, quotas, budgets, prices, a policy and one key a tenant."""
     person("operator", kept, is_staff=True, is_superuser=True)
     tenants = {slug: move_in(kept, slug, name, rate, dollars) for slug, name, rate, dollars in TENANTS}
-    prices = json.loads((settings.ROOT / "data" / "prices.json").read_text())
-    for model, price in prices.items():
-        Price.objects.get_or_create(
-            model=model,
-            defaults={
-                "input_nano_per_mtok": dollars_to_nano(price["input"]),
-                "output_nano_per_mtok": dollars_to_nano(price["output"]),
-                "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
-            },
-        )
+    pricebook.load(settings.ROOT / "data" / "prices.json")
     kept.save()
     return tenants
-
-
-def dollars_to_nano(text: str) -> int:
-    """An exact decimal of dollars as integer nano-dollars."""
-    whole, _, fraction = text.partition(".")
-    return int(whole) * NANO + int(fraction.ljust(9, "0")[:9])
 
 
 def person(username: str, kept: Secrets, **flags: Any) -> User:
@@ -95,8 +79,10 @@ def move_in(kept: Secrets, slug: str, name: str, requests_per_minute: int, dolla
         Member.objects.get_or_create(
             tenant=tenant, user=person(REVIEWER, kept), defaults={"role": Member.Role.REVIEWER}
         )
-    Quota.objects.get_or_create(tenant=tenant, key=None, defaults={"requests_per_minute": requests_per_minute})
-    Budget.objects.get_or_create(tenant=tenant, defaults={"monthly_nano": dollars * NANO})
+    if not Quota.objects.filter(tenant=tenant, key=None).exists():
+        limits.set_quota(tenant, None, requests_per_minute=requests_per_minute)
+    if not Budget.objects.filter(tenant=tenant).exists():
+        limits.set_budget(tenant, dollars * NANO, None)
     if not tenant.policies.exists():
         policies.save(tenant, policy.DEFAULT.read_text(), None)
     if keys.authenticate(kept.api_keys.get(slug, "")) is None:

@@ -214,7 +214,7 @@ class BudgetAlert(models.Model):
 class IdempotentReply(models.Model):
     """What a POST with an Idempotency-Key answered, so that sending it again does nothing twice. Kept for a day."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+", null=True)  # empty: the platform's
     caller = models.CharField(max_length=40)  # `key:<id>` or `user:<id>`
     key = models.CharField(max_length=80)
     digest = models.CharField(max_length=64)  # SHA-256 of method, path and body
@@ -223,7 +223,12 @@ class IdempotentReply(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "caller", "key"], name="one_idempotent_reply")]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "caller", "key"], name="one_idempotent_reply"),
+            models.UniqueConstraint(
+                fields=["caller", "key"], condition=models.Q(tenant=None), name="one_idempotent_reply_of_the_platform"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.key

@@ -95,6 +95,7 @@ class AuditEntry(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="audit", null=True)
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    key_id = models.CharField(max_length=16, blank=True)  # the API key that did it; then there is no actor
     action = models.CharField(max_length=80)
     subject = models.CharField(max_length=160)
     before = models.JSONField(null=True)
