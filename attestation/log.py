@@ -20,10 +20,11 @@ def root(leaves: Sequence[bytes]) -> bytes:
         raise ValueError("A leaf is a hash of 32 bytes: use log.leaf_hash.")
     if not leaves:
         return hashlib.sha256(b"").digest()
-    if len(leaves) == 1:
-        return leaves[0]
-    middle = _split(len(leaves))
-    return _node(root(leaves[:middle]), root(leaves[middle:]))
+    level, sha256 = list(leaves), hashlib.sha256
+    while len(level) > 1:  # level by level: an odd last node moves up as it is, which is the split of the definition
+        pairs = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0]
 
 
 def path(leaves: Sequence[bytes], i: int) -> list[bytes]:

@@ -36,14 +36,16 @@ def raise_all() -> None:
 
 
 def assert_all() -> None:
-    """Writes every tenant's epoch to Redis; raises redis.RedisError."""
-    publish((str(pk), epoch) for pk, epoch in Tenant.objects.values_list("pk", "epoch"))
+    """Raises what is behind in Redis to the database's epochs; raises redis.RedisError."""
+    known = counters.connect().hgetall(metering.EPOCHS)
+    truth = {str(pk): epoch for pk, epoch in Tenant.objects.values_list("pk", "epoch")}
+    publish((tenant, epoch) for tenant, epoch in truth.items() if int(known.get(tenant, 0)) < epoch)
 
 
 def publish(pairs: Iterable[tuple[str, int]]) -> None:
     """Raises the epochs in Redis to at least these; never lowers one, so that a late writer does no harm."""
-    keys, args = metering.raise_epochs(pairs)
-    counters.connect().eval(metering.RAISE_EPOCHS, len(keys), *keys, *args)
+    if pairs := list(pairs):
+        counters.run(counters.connect(), metering.RAISE_EPOCHS, metering.raise_epochs(pairs))
 
 
 def _assert_soon(pairs: list[tuple[str, int]]) -> None:

@@ -1,26 +1,30 @@
 """The usage ledger: one row for each admitted call, sealed in batches under signed Merkle roots. Append-only.
 
-Rows come from the usage stream and from nowhere else. Writing an event twice writes one row.
+Rows come from the usage stream and from nowhere else. One writer moves it: `write` moves the head by compare-and-set in
+the transaction of the rows, so that a second writer changes nothing. An event that comes twice is one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Sum
-from django.utils.dateparse import parse_datetime
+from django.db import DataError, IntegrityError, transaction
 
 from attestation import receipts
-from tenants.models import LedgerBatch, Tenant, UsageEvent
+from tenants import booking, comparison, entries, metering, outcomes
+from tenants.entries import Entry, Row
+from tenants.models import LedgerBatch, LedgerHead, Tenant, UsageEvent
 
+log = logging.getLogger(__name__)
 SCOPE = "ledger"  # a batch holds rows of many tenants; its statement names none of them
-# What a receipt shows and the signature covers, in the ledger's own column names.
-IDENTITY = ("request_id", "status", "model", "served", "adapter_digest", "arm", "policy_digest", "reason")
-DIGESTS = ("request_digest", "answer_digest")
-NUMBERS = ("weight_bp", "input_tokens", "output_tokens", "cost_nano", "latency_ms", "ttft_ms")
+TEXTS = ("source", *(name for name in entries.SIZES if name not in ("tenant", "key")))
+NUMBERS = (*entries.COUNTS, "cost_nano")
+UNBOOKABLE = (IntegrityError, DataError, ValueError)  # an entry's fault; anything else is the weather
 
 
 class NoSuchRow(LookupError):
@@ -31,52 +35,126 @@ class NoSuchRow(LookupError):
         self.request_id = request_id
 
 
-def write(events: Iterable[dict[str, Any]]) -> LedgerBatch | None:
-    """Books usage events (`metering.Event` as dicts) in one transaction; None if all of them were booked before.
+class Fenced(Exception):
+    """Somebody else has moved the ledger since its head was read. Nothing was written."""
 
-    Raises IntegrityError if another writer books the same event at the same instant (try again: it is booked then),
-    or if an event names a tenant or a key that does not exist.
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction did: how many entries it took, up to which one, and its rows if there were any."""
+
+    taken: int
+    position: str
+    batch: LedgerBatch | None
+    unconfirmed: outcomes.Unconfirmed
+
+
+def head() -> LedgerHead:
+    """Where the ledger stands. The first to ask founds the installation, however many ask at once."""
+    found = LedgerHead.objects.first()
+    if found is None:
+        try:
+            with transaction.atomic():
+                found = LedgerHead.objects.create(pk=1, mark=f"{uuid.uuid4().hex}:1")
+        except IntegrityError:
+            found = LedgerHead.objects.get()
+    return found
+
+
+def mark() -> str:
+    """What the Redis of this installation carries whose counters the ledger vouches for."""
+    return head().mark
+
+
+def write(
+    taken: Iterable[Entry | metering.Event],
+    at: LedgerHead | None = None,
+    sequence: int = 0,
+    names: outcomes.Names | None = None,
+) -> Written:
+    """Books entries of the stream, in their order, in one transaction; events that are in no stream count as late.
+
+    Stops behind a proof, and before an entry that corrects a row of this batch: see `Written.taken`. `at` is the head
+    as its writer knows it. Raises Fenced if the ledger stands elsewhere by now.
     """
-    fresh = {event["request_id"]: event for event in events}
+    batch = _cut([entry if isinstance(entry, Entry) else entries.of(entry) for entry in taken])
+    at, names = at or head(), names or outcomes.Names()
+    position = batch[-1].id if batch and batch[-1].id else at.position
     with transaction.atomic():
-        for known in UsageEvent.objects.filter(request_id__in=fresh).values_list("request_id", flat=True):
-            del fresh[known]
-        if not fresh:
-            return None
-        rows = [_row(event, position) for position, event in enumerate(fresh.values())]
-        statement = receipts.seal(SCOPE, rows[0].request_id, [canonical(row) for row in rows])
-        batch = LedgerBatch.objects.create(root=statement.subject_digest, size=len(rows), statement=statement)
-        for row in rows:
-            row.batch = batch
-        UsageEvent.objects.bulk_create(rows)
-        return batch
+        _move(at, position, sequence)
+        book = outcomes.Book(batch, names)
+        sealed = _seal(book.rows)
+        spent = booking.add([row for row, _ in book.rows], book.differences)
+        if book.unconfirmed:
+            LedgerHead.objects.filter(pk=at.pk).update(unconfirmed=book.unconfirmed)
+        if spent:
+            import importlib.util
+
+            if importlib.util.find_spec("tenants.alerts"):
+                importlib.import_module("tenants.alerts").check(spent)
+        if batch and batch[-1].proof:
+            comparison.compare(*batch[-1].proof, position)
+    return Written(len(batch), position, sealed, book.unconfirmed)
+
+
+def book(batch: list[Entry], at: LedgerHead, sequence: int, names: outcomes.Names) -> Written:
+    """`write`; an entry that the database does not take, whatever the reason, is put aside for a person."""
+    while True:
+        try:
+            return write(batch, at, sequence, names)
+        except UNBOOKABLE as error:
+            if len(batch) > 1:
+                batch = batch[: len(batch) // 2]  # which of them?
+                continue
+            if batch[0].wrong or batch[0].row is None:
+                raise
+            log.error("The entry %s cannot be booked and is put aside: %s", batch[0].id, error)
+            batch[0].wrong = f"not taken: {error}"[:300]
 
 
 def receipt(tenant: Tenant, request_id: str) -> dict[str, Any]:
     """The proof, for `attestation.receipts.verify`, that a call of `tenant` is in the ledger; raises NoSuchRow."""
-    row = UsageEvent.objects.filter(tenant=tenant, request_id=request_id).select_related("batch__statement").first()
+    rows = UsageEvent.objects.filter(tenant=tenant, request_id=request_id, source=UsageEvent.Source.GATEWAY)
+    row = rows.select_related("batch__statement").first()
     if row is None:
         raise NoSuchRow(request_id)
-    rows = [canonical(other) for other in row.batch.rows.order_by("position")]
-    return receipts.issue(rows, row.position, row.batch.statement.envelope)
+    bodies = [canonical(other) for other in row.batch.rows.order_by("position")]
+    return receipts.issue(bodies, row.position, row.batch.statement.envelope)
 
 
-def canonical(row: UsageEvent) -> dict[str, Any]:
+def canonical(row: UsageEvent) -> Row:
     """The row as its leaf is hashed."""
-    moment = row.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    body: dict[str, Any] = {name: getattr(row, name) for name in IDENTITY + DIGESTS + NUMBERS}
-    return body | {"tenant": str(row.tenant_id), "key": row.key_id, "occurred_at": moment}
+    moment = row.occurred_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    body: Row = {name: getattr(row, name) for name in TEXTS + NUMBERS}
+    names = {"tenant": str(row.tenant_id), "key": row.key_id or "", "price": row.price_id or 0}
+    return body | names | {"occurred_at": moment, "day": row.day.isoformat()}
 
 
-def spent(tenant_id: str, month: str) -> int:
-    """Nano-dollars that a tenant's booked calls of a UTC month `YYYYMM` cost."""
-    rows = UsageEvent.objects.filter(tenant_id=tenant_id).in_month(month)
-    return int(rows.aggregate(total=Sum("cost_nano"))["total"] or 0)
+def _cut(batch: Sequence[Entry]) -> Sequence[Entry]:
+    """As many entries as one transaction can take: an estimate that is corrected must have its row's id before."""
+    estimated: set[str] = set()
+    for number, entry in enumerate(batch):
+        if entry.proof:
+            return batch[: number + 1]
+        if entry.row and entry.row["status"] == "estimated":
+            estimated.add(entry.row["request_id"])
+        elif entry.row and entry.row["request_id"] in estimated:
+            return batch[:number]
+    return batch
 
 
-def _row(event: dict[str, Any], position: int) -> UsageEvent:
-    values = {name: event[name] for name in IDENTITY + DIGESTS + NUMBERS}
-    moment = parse_datetime(event["occurred_at"])
-    if moment is None:
-        raise ValueError(f"{event['request_id']}: {event['occurred_at']!r} is no instant.")
-    return UsageEvent(tenant_id=event["tenant"], key_id=event["key"], occurred_at=moment, position=position, **values)
+def _move(at: LedgerHead, position: str, sequence: int) -> None:
+    here = LedgerHead.objects.filter(pk=at.pk, mark=at.mark, position=at.position, writer=at.writer)
+    new: dict[str, Any] = {} if position == at.position else {"unconfirmed": []}
+    if not here.update(position=position, sequence=max(at.sequence, sequence), **new):
+        raise Fenced(f"The ledger no longer stands at {at.position} under {at.writer or 'no writer'}.")
+
+
+def _seal(rows: Sequence[tuple[Row, int | None]]) -> LedgerBatch | None:
+    if not rows:
+        return None
+    leaves = [entries.leaf_bytes(row) for row, _ in rows]
+    statement = receipts.seal_bytes(SCOPE, rows[0][0]["request_id"], leaves)
+    batch = LedgerBatch.objects.create(root=statement.subject_digest, size=len(rows), statement=statement)
+    booking.insert(rows, batch.pk)
+    return batch

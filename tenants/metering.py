@@ -48,7 +48,7 @@ def _script(name: str) -> str:
 
 
 ADMIT, SETTLE, RENEW, BURY = map(_script, ("admit", "settle", "renew", "bury"))
-CONFIRM, RAISE_EPOCHS, PROOF, REBUILD = map(_script, ("confirm", "epochs", "proof", "rebuild"))
+CONFIRM, RAISE_EPOCHS, PROOF, REBUILD, UNMARK = map(_script, ("confirm", "epochs", "proof", "rebuild", "unmark"))
 
 Packed = tuple[list[str], list[str | bytes]]  # KEYS and ARGV of a script
 
@@ -209,10 +209,18 @@ def bury(request_id: str) -> Packed:
     return [HOLDS, LEASES, DEAD_STREAM], [request_id]
 
 
-def confirm(entry: str, differences: Iterable[tuple[str, str, str, int]]) -> Packed:
-    """CONFIRM up to `entry`; differences are (entry, tenant, month, nano-dollars)."""
-    told = [text for e, tenant, month, nano in differences for text in (e, f"{MONTH}{tenant}:{month}", str(nano))]
-    return [STATE, STREAM], [entry, after(entry), *told]
+def confirm(mark: str, entry: str, differences: Iterable[tuple[str, str, str, int, str]]) -> Packed:
+    """CONFIRM up to `entry`; differences are (entry, tenant, month, nano-dollars, why it is put aside or nothing)."""
+    told = [
+        text
+        for e, tenant, month, nano, why in differences
+        for text in (e, f"{MONTH}{tenant}:{month}" if tenant else "", str(nano), why)
+    ]
+    return [STATE, STREAM, DEAD_STREAM], [mark, entry, after(entry), *told]
+
+
+def unmark(mark: str) -> Packed:
+    return [STATE], [mark]
 
 
 def raise_epochs(pairs: Iterable[tuple[str, int]]) -> Packed:

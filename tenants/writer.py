@@ -1,154 +1,168 @@
 """Moves the usage stream into the ledger: `manage.py ledger_writer` runs this for as long as it lives.
 
-Each turn: what this writer read before a crash, then what a dead writer left, then what is new. Once a second it
-books calls whose gateway died (status `estimated`) and asserts every tenant's epoch.
+One writer at a time: it holds a lease in the ledger's head and moves the head by compare-and-set with its rows, so that
+a second one, or one that slept, changes nothing. It reads by position; what Redis and database disagree about after a
+crash is in the head until Redis has confirmed it. A Redis that lost something is rebuilt (`rebuild`) before it is read.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import redis
-from django.db import DatabaseError, DataError, IntegrityError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connection
+from django.utils import timezone
 
-from tenants import counters, epochs, ledger, metering
+from tenants import chores, counters, entries, ledger, metering, outcomes, rebuild
+from tenants.models import LedgerHead
 
 log = logging.getLogger(__name__)
-BATCH = 500
+BATCH = 2_000
 PAUSE_SECONDS = 0.02  # between batches: SQLite's other writers get their turn
 BLOCK_MS = 200
-ORPHANED_MS = 30_000  # an entry that its reader has not confirmed for so long is taken over
-BACK_OFF_SECONDS = 1.0
-UNBOOKABLE = (ValueError, IntegrityError, DataError)  # the event's fault; anything else is the weather
+LEASE_SECONDS = 4.0  # a writer that has not renewed for so long is taken for dead
+RENEW_SECONDS = 1.0
+BACK_OFF_SECONDS = 0.5
+STAND_BY_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0  # of drain(), for a writer that holds the lease and does not move
 
-Entry = tuple[str, dict[str, str]]
+
+class Stuck(Exception):
+    """Another writer holds the lease and does not book what is there, or this Redis is another installation's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What Redis shows in one step: its state, and the entries behind a position."""
+
+    mark: str
+    sequence: int
+    booked: str
+    entries: list[tuple[str, dict[str, str]]]
 
 
 class Writer:
-    """One consumer of the usage stream. Two of them do no harm: a row is booked once, whoever comes first."""
+    """The one writer of the ledger, or one that stands by. `name` must be its own."""
 
     def __init__(self, name: str) -> None:
         self._name, self._stopping = name, False
         self._redis = counters.connect()
-        self._chores_at = 0.0
+        self._names = outcomes.Names()
+        self._chores = chores.Chores(self._redis)
+        self._leads = False
 
     def stop(self) -> None:
         self._stopping = True
 
     def run(self) -> None:
+        """Turns until `stop`; survives a Redis and a database that go and come back."""
         while not self._stopping:
             try:
-                self._ensure_group()
-                while not self._stopping:
-                    self.turn(BLOCK_MS)
-                    time.sleep(PAUSE_SECONDS)
-            except (redis.RedisError, DatabaseError) as error:
+                self.turn(BLOCK_MS)
+                time.sleep(PAUSE_SECONDS if self._leads else STAND_BY_SECONDS)
+            except rebuild.Foreign as foreign:
+                log.error("%s", foreign)
+                time.sleep(LEASE_SECONDS)
+            except (redis.RedisError, DatabaseError, ledger.Fenced) as error:
                 log.warning("The ledger writer waits: %s", error)
-                close_old_connections()
+                if not connection.in_atomic_block:
+                    close_old_connections()
                 time.sleep(BACK_OFF_SECONDS)
+        self._release()
 
     def turn(self, block_ms: int | None = None) -> int:
-        """Chores if they are due, then one batch; answers how many entries it took."""
-        if time.monotonic() - self._chores_at >= 1:
-            self._chores_at = time.monotonic()
-            close_lapsed(self._redis)
-            epochs.assert_all()
-        entries = self._entries(block_ms)
-        if entries:
-            book(self._redis, entries)
-        return len(entries)
+        """One batch, with a rebuild before it or chores beside it if they are due; answers how many entries it took.
+
+        Waits up to `block_ms` where there is nothing. Raises rebuild.Foreign, ledger.Fenced, and what Redis and the
+        database raise when they are away.
+        """
+        head = self._lead()
+        if head is None:
+            return 0
+        if head.unconfirmed:
+            self._confirm(head.mark, head.position, head.unconfirmed)
+        sight = self._look(head.position)
+        if rebuild.due(head, sight.mark, sight.sequence, sight.booked) or self._chores.stream_is_lost(head):
+            return rebuild.run(self._redis, head, sight.mark, self._names)
+        self._chores.do(head)
+        if not sight.entries and block_ms:
+            self._redis.xread({metering.STREAM: head.position}, count=1, block=block_ms)
+        if not sight.entries:
+            return 0
+        batch = [entries.read(*entry) for entry in sight.entries]
+        written = ledger.book(batch, head, sight.sequence, self._names)
+        self._confirm(head.mark, written.position, written.unconfirmed)
+        self._chores.note(batch)
+        return written.taken
 
     def drain(self) -> int:
-        """Everything that is there now; answers how many entries."""
-        self._ensure_group()
-        total = 0
-        while count := self.turn():
+        """Everything that is there now, by this writer or the one that holds the lease; answers how many entries.
+
+        Raises Stuck after PATIENCE_SECONDS without the lease, and as `turn` does.
+        """
+        total, deadline = 0, time.monotonic() + PATIENCE_SECONDS
+        while True:
+            count = self.turn()
             total += count
-        return total
+            if self._leads and not count and not self._waiting():
+                self._release()
+                return total
+            if not self._leads:
+                if not self._waiting():
+                    return total
+                if time.monotonic() > deadline:
+                    raise Stuck(f"{ledger.head().writer} holds the ledger's lease and does not book.")
+                time.sleep(0.05)
 
-    def _ensure_group(self) -> None:
+    def _lead(self) -> LedgerHead | None:
+        """The head, if this writer holds the lease, which it renews or takes if nobody does."""
+        head, now = ledger.head(), timezone.now()
+        mine = head.writer == self._name
+        if not mine and head.lease_until and head.lease_until > now:
+            self._leads = False
+            return None
+        if mine and self._leads and head.lease_until and _left(head, now) > LEASE_SECONDS - RENEW_SECONDS:
+            return head
+        until = now + timedelta(seconds=LEASE_SECONDS)
+        here = LedgerHead.objects.filter(pk=head.pk, writer=head.writer, lease_until=head.lease_until)
+        self._leads = bool(here.update(writer=self._name, lease_until=until))
+        if not self._leads:
+            return None
+        if not mine:
+            log.info("%s keeps the ledger, after %s.", self._name, head.writer or "nobody")
+        head.writer, head.lease_until = self._name, until
+        return head
+
+    def _release(self) -> None:
+        """Lets a writer that stands by take over at once."""
+        self._leads = False
         try:
-            self._redis.xgroup_create(metering.STREAM, metering.GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+            LedgerHead.objects.filter(writer=self._name).update(lease_until=None)
+        except DatabaseError as error:
+            log.warning("The lease was not given back and ends by itself: %s", error)
 
-    def _entries(self, block_ms: int | None) -> list[Entry]:
-        group, stream = metering.GROUP, metering.STREAM
-        if mine := _read(self._redis.xreadgroup(group, self._name, {stream: "0"}, count=BATCH)):
-            return mine
-        taken = self._redis.xautoclaim(stream, group, self._name, ORPHANED_MS, count=BATCH)
-        if taken[1]:
-            return list(taken[1])
-        return _read(self._redis.xreadgroup(group, self._name, {stream: ">"}, count=BATCH, block=block_ms))
+    def _look(self, position: str) -> Sight:
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hmget(metering.STATE, "mark", "sequence", "booked")
+        pipe.xrange(metering.STREAM, min=f"({position}", count=BATCH)
+        (mark, sequence, booked), found = pipe.execute()
+        return Sight(mark or "", int(sequence or 0), booked or "", found)
 
+    def _waiting(self) -> bool:
+        """Whether Redis still has something that the ledger has not."""
+        head = ledger.head()
+        sight = self._look(head.position)
+        return bool(sight.entries) or rebuild.due(head, sight.mark, sight.sequence, sight.booked)
 
-def book(client: redis.Redis, entries: list[Entry]) -> None:
-    """Entries into the ledger, then off the stream. What cannot be booked goes to a stream for a person to look at."""
-    readable, refused = [], []
-    for entry in entries:
-        try:
-            readable.append((entry, asdict(metering.read_event(entry[1].get("event", "")))))
-        except metering.UnreadableEvent:
-            refused.append(entry)
-    try:
-        ledger.write(event for _, event in readable)
-    except UNBOOKABLE:  # one of them is wrong, or another writer was quicker: one by one tells
-        refused += [entry for entry, event in readable if not _booked(event)]
-    _confirm(client, entries, refused)
+    def _confirm(self, mark: str, position: str, differences: outcomes.Unconfirmed) -> None:
+        told = [(entry, tenant, month, nano, why) for entry, tenant, month, nano, why in differences]
+        left = counters.run(self._redis, metering.CONFIRM, metering.confirm(mark, position, told))
+        if differences and left >= 0:
+            LedgerHead.objects.filter(mark=mark, position=position, writer=self._name).update(unconfirmed=[])
 
 
-def _booked(event: dict[str, Any]) -> bool:
-    for _ in range(2):
-        try:
-            ledger.write([event])
-            return True
-        except UNBOOKABLE as error:
-            log.error("%s: %s", event["request_id"], error)
-    return False
-
-
-def _confirm(client: redis.Redis, entries: list[Entry], refused: list[Entry]) -> None:
-    pipe = client.pipeline(transaction=True)
-    for number, fields in refused:
-        log.error("The usage event %s cannot be booked; it is kept in %s.", number, metering.DEAD_STREAM)
-        pipe.xadd(metering.DEAD_STREAM, fields)  # type: ignore[arg-type]
-    ids = [number for number, _ in entries]
-    pipe.xack(metering.STREAM, metering.GROUP, *ids)
-    pipe.xdel(metering.STREAM, *ids)
-    pipe.execute()
-
-
-def close_lapsed(client: redis.Redis) -> int:
-    """Settles the holds whose gateway is gone, at their worst case; answers how many."""
-    seconds, micros = client.time()
-    now = seconds * 1000 + micros // 1000
-    lapsed: list[Any] = client.zrangebyscore(metering.LEASES, "-inf", now, start=0, num=BATCH)
-    if not lapsed:
-        return 0
-    closed = 0
-    rows: list[Any] = client.hmget(metering.HOLDS, lapsed)
-    for request_id, row in zip(lapsed, rows, strict=True):
-        if row is None:
-            client.zrem(metering.LEASES, request_id)
-            continue
-        try:
-            event = metering.held_event(row)
-        except metering.UnreadableEvent as error:
-            log.error("The hold of %s is kept in %s: %s", request_id, metering.DEAD_STREAM, error)
-            _run(client, metering.BURY, *metering.bury(request_id))
-            continue
-        closed += _run(client, metering.SETTLE, *metering.settle(event, only_if_lapsed=True))
-    log.warning("Booked %d calls of a gateway that is gone, as estimated.", closed)
-    return closed
-
-
-def _run(client: redis.Redis, script: str, keys: list[str], args: list[str | bytes]) -> int:
-    return int(client.eval(script, len(keys), *keys, *args))
-
-
-def _read(reply: Any) -> list[Entry]:
-    return list(reply[0][1]) if reply else []
+def _left(head: LedgerHead, now: datetime) -> float:
+    return (head.lease_until - now).total_seconds() if head.lease_until else 0.0
