@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from inference.engines.generation import Loader, Request
 
 DEFAULT_MAX_TOKENS = 128
 POLL = 0.5  # seconds between looks for the base model
-Event = tuple[str, str | None]  # text, finish reason
+MOST_ANSWERS = 8  # to one request
+Event = tuple[int, str, str | None]  # number of the answer, text, finish reason
 
 
 class Refused(Exception):
@@ -123,36 +125,40 @@ class Server:
         events: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def emit(text: str, reason: str | None) -> None:
+        def emit(index: int, text: str, reason: str | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed: the server stops
-                loop.call_soon_threadsafe(events.put_nowait, (text, reason))
+                loop.call_soon_threadsafe(events.put_nowait, (index, text, reason))
 
-        request = self.request(body, model, emit)
-        self.loader.submit(request)
-        answer = Answer(model, request, events)
+        requests = self.requests(body, model, emit)
+        for request in requests:
+            self.loader.submit(request)
+        answer = Answer(model, requests, events)
         if body.get("stream"):
             usage = bool((body.get("stream_options") or {}).get("include_usage"))
             return StreamingResponse(answer.stream(usage), media_type="text/event-stream")
         return await answer.whole(http)
 
-    def request(self, body: dict[str, Any], model: str, emit: Any) -> Request:
+    def requests(self, body: dict[str, Any], model: str, emit: Callable[..., None]) -> list[Request]:
+        """One for each of the `n` answers; with a seed each answer has its own, so that they differ."""
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
             raise Refused(400, "BadRequestError", "'messages' must be a list with at least one message.")
-        if number(body, "n", 1) != 1:
-            raise Refused(400, "BadRequestError", "The embedded engine gives one answer to a request ('n' must be 1).")
         plain = [{"role": str(message.get("role", "user")), "content": content_of(message)} for message in messages]
         prompt = self.loader.encode(plain)
-        return Request(
-            prompt=prompt,
-            adapter=None if model == self.name else model,
-            max_tokens=self.length(body, len(prompt)),
-            emit=emit,
-            temperature=number(body, "temperature", 1.0, 0, 10),
-            top_p=number(body, "top_p", 1.0, 1e-6, 1),
-            seed=None if body.get("seed") is None else int(number(body, "seed", 0)),
-            stop=stops(body),
-        )
+        seed = None if body.get("seed") is None else int(number(body, "seed", 0))
+        return [
+            Request(
+                prompt=prompt,
+                adapter=None if model == self.name else model,
+                max_tokens=self.length(body, len(prompt)),
+                emit=functools.partial(emit, index),
+                temperature=number(body, "temperature", 1.0, 0, 10),
+                top_p=number(body, "top_p", 1.0, 1e-6, 1),
+                seed=None if seed is None else seed + index,
+                stop=stops(body),
+            )
+            for index in range(int(number(body, "n", 1, 1, MOST_ANSWERS)))
+        ]
 
     def length(self, body: dict[str, Any], prompt: int) -> int:
         """How many tokens the answer may have; refuses what does not fit the context beside the prompt."""
@@ -170,55 +176,69 @@ class Server:
 
 
 class Answer:
-    """One answer on the wire, whole or as server-sent events."""
+    """The answers to one request on the wire, whole or as server-sent events."""
 
-    def __init__(self, model: str, request: Request, events: asyncio.Queue[Event]) -> None:
-        self.request, self.events = request, events
+    def __init__(self, model: str, requests: list[Request], events: asyncio.Queue[Event]) -> None:
+        self.requests, self.events = requests, events
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def usage(self) -> dict[str, int]:
-        prompt, made = len(self.request.prompt), len(self.request.tokens)
+        prompt, made = len(self.requests[0].prompt), sum(len(request.tokens) for request in self.requests)
         return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
+    def cancel(self) -> None:
+        for request in self.requests:
+            request.cancelled = True
+
     async def whole(self, http: HTTPRequest) -> Response:
-        parts: list[str] = []
-        reason: str | None = None
-        while reason is None:
+        texts, reasons = [""] * len(self.requests), [""] * len(self.requests)
+        while not all(reasons):
             try:
-                text, reason = await asyncio.wait_for(self.events.get(), timeout=1)
+                index, text, reason = await asyncio.wait_for(self.events.get(), timeout=1)
             except TimeoutError:
-                self.request.cancelled = self.request.cancelled or await http.is_disconnected()
+                if await http.is_disconnected():
+                    self.cancel()
                 continue
-            parts.append(text)
-        if reason == "error":
+            texts[index] += text
+            reasons[index] = reason or ""
+        if "error" in reasons:
             raise Refused(500, "InternalServerError", "Generation failed; the engine's log says why.")
-        message = {"role": "assistant", "content": "".join(parts)}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        body = {**self.head, "object": "chat.completion", "choices": [choice], "usage": self.usage()}
-        return JSONResponse(body)
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": text},
+                "logprobs": None,
+                "finish_reason": reason,
+            }
+            for index, (text, reason) in enumerate(zip(texts, reasons, strict=True))
+        ]
+        return JSONResponse({**self.head, "object": "chat.completion", "choices": choices, "usage": self.usage()})
 
     async def stream(self, include_usage: bool) -> AsyncIterator[bytes]:
         try:
-            yield self.chunk({"role": "assistant", "content": ""}, None)
-            reason: str | None = None
-            while reason is None:
-                text, reason = await self.events.get()
+            running = set(range(len(self.requests)))
+            for index in running:
+                yield self.chunk(index, {"role": "assistant", "content": ""}, None)
+            while running:
+                index, text, reason = await self.events.get()
                 if reason == "error":
-                    error = {"message": "Generation failed.", "type": "InternalServerError", "code": 500}
-                    yield frame({"error": error})
+                    yield frame(
+                        {"error": {"message": "Generation failed.", "type": "InternalServerError", "code": 500}}
+                    )
                     break
                 if text:
-                    yield self.chunk({"content": text}, None)
-            if reason != "error":
-                yield self.chunk({}, reason)
+                    yield self.chunk(index, {"content": text}, None)
+                if reason:
+                    running.discard(index)
+                    yield self.chunk(index, {}, reason)
             if include_usage:
                 yield frame({**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self.usage()})
             yield b"data: [DONE]\n\n"
         finally:
-            self.request.cancelled = True  # the client left: stop its row
+            self.cancel()  # the client left: stop its rows
 
-    def chunk(self, delta: dict[str, str], reason: str | None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def chunk(self, index: int, delta: dict[str, str], reason: str | None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         return frame({**self.head, "object": "chat.completion.chunk", "choices": [choice]})
 
 
