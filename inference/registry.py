@@ -5,6 +5,7 @@ Verification happens twice on purpose: at registration, and again just before th
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,31 @@ def base_model(name: str) -> BaseModel:
     return base
 
 
-def enter_base(name: str, source: str, digest: str = "", actor: User | None = None) -> BaseModel:
-    """Enters a base model, or corrects where it is; every tenant's keys may call it from the next call on."""
+def enter_base(
+    name: str, source: str, digest: str = "", actor: User | None = None, context_tokens: int | None = None
+) -> BaseModel:
+    """Enters a base model, or corrects where it is; every tenant's keys may call it from the next call on.
+
+    `context_tokens` bounds prompt and answer together; by default it is read from the model's files, if they are here.
+    """
+    context = _context_of(source) if context_tokens is None else context_tokens
+    facts = {"source": source, "digest": digest} | ({"context_tokens": context} if context else {})
     with transaction.atomic():
-        base, created = BaseModel.objects.update_or_create(name=name, defaults={"source": source, "digest": digest})
-        audit.record(actor, "base.enter" if created else "base.change", name, None, {"digest": digest})
+        base, created = BaseModel.objects.update_or_create(name=name, defaults=facts)
+        action = "base.enter" if created else "base.change"
+        audit.record(actor, action, name, None, {"digest": digest, "context_tokens": base.context_tokens})
         epochs.raise_all()
     return base
+
+
+def _context_of(source: str) -> int:
+    """What the config.json of a model in a local directory says; 0 if it says nothing, or is not here."""
+    try:
+        config = json.loads((Path(source) / "config.json").read_bytes())
+        context = (config.get("text_config") or config).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return context if type(context) is int and 0 < context < 2**31 else 0
 
 
 def register(
