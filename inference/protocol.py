@@ -15,6 +15,10 @@ from typing import Any
 import orjson
 
 MAX_BODY = 1 << 20  # bytes
+MOST_TOKENS = 1_000_000  # of one answer, whatever the model
+MOST_REPORTED = 100_000_000  # tokens an engine may say it counted
+MOST_ANSWERS = 8  # of one call (`n`)
+END_USER = 64  # characters of the caller's name of its user that the ledger keeps
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 # Passed on as they are. `user`, `metadata` and `store` stay here: the engine needs no name of a person.
 FORWARDED = frozenset(
@@ -33,30 +37,59 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Refusal(Exception):
-    """A call that ends with an error: HTTP status, stable code, a sentence that says what to do."""
+    """A call that ends with an error: HTTP status, stable code, a sentence that says what to do.
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None, retry_after: int = 0) -> None:
+    `wait_us` is when it may be sent again, -1 if waiting does not help, 0 if nothing is known; `decision` is the token
+    that explains it (`tenants.decisions`).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after: int = 0,
+        *,
+        wait_us: int = 0,
+        decision: str = "",
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
+        self.status, self.code, self.message, self.param = status, code, message, param
+        self.wait_us, self.decision = wait_us or retry_after * 1_000_000, decision
 
     def body(self, request_id: str) -> dict[str, Any]:
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        if self.code == "insufficient_quota":
+            kind = self.code
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": error | {"request_id": request_id}}
+        told = {"request_id": request_id} | ({"decision_id": self.decision} if self.decision else {})
+        return {"error": error | told}
+
+    def headers(self) -> dict[str, str]:
+        """What client libraries go by: RFC 9110's Retry-After and OpenAI's own two."""
+        found = {"x-paramstack-decision": self.decision} if self.decision else {}
+        if self.wait_us < 0:
+            found["x-should-retry"] = "false"
+        elif self.wait_us:
+            found["retry-after"] = str(-(-self.wait_us // 1_000_000))
+            found["retry-after-ms"] = str(-(-self.wait_us // 1000))
+        return found
 
 
-KINDS = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request that was understood. `digest` is the SHA-256 of the body's bytes, `size` their number."""
+    """A request that was understood. `digest` is the SHA-256 of the body's bytes, `size` their number; `n` answers."""
 
     model: str
     messages: list[dict[str, Any]]
     stream: bool
     include_usage: bool
     max_tokens: int | None
+    n: int
     user: str
     options: dict[str, Any]
     digest: str
@@ -66,6 +99,13 @@ class ChatRequest:
     def input_bound(self) -> int:
         """More tokens than the prompt can have: no token is shorter than a byte, and JSON outweighs chat templates."""
         return self.size + 64
+
+    @property
+    def end_user(self) -> str:
+        """`user` as the ledger keeps it: a long or unprintable name as its SHA-256."""
+        if len(self.user) <= END_USER and self.user.isprintable():
+            return self.user
+        return hashlib.sha256(self.user.encode()).hexdigest()
 
     @property
     def prompted(self) -> dict[str, Any]:
@@ -80,6 +120,8 @@ class ChatRequest:
         """
         body = self.options | (prompted or {})
         body |= {"model": served, "messages": messages, "max_tokens": max_tokens, "stream": self.stream}
+        if self.n > 1:
+            body["n"] = self.n
         if self.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         return orjson.dumps(body)
@@ -94,14 +136,16 @@ def parse_chat(body: bytes) -> ChatRequest:
         _check_depth(data[name], name)
     stream = _typed(data, "stream", bool, False)
     stream_options = _typed(data, "stream_options", dict, {})
-    if _typed(data, "n", int, 1) != 1:
-        raise _invalid("n", "n must be 1: one answer a call.")
+    n = _typed(data, "n", int, 1)
+    if not 1 <= n <= MOST_ANSWERS:
+        raise _invalid("n", f"n, the number of answers, must be 1 to {MOST_ANSWERS}.")
     return ChatRequest(
         model=_typed(data, "model", str, ""),
         messages=_messages(data.get("messages")),
         stream=stream,
         include_usage=stream_options.get("include_usage") is True,
         max_tokens=_max_tokens(data),
+        n=n,
         user=_typed(data, "user", str, ""),
         options={name: value for name, value in data.items() if name in FORWARDED and value is not None},
         digest=hashlib.sha256(body).hexdigest(),
@@ -125,6 +169,20 @@ def content_of(message: Any) -> str:
     """The text of an answer's message or of a stream's delta."""
     content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""
+
+
+def usage_of(usage: Any) -> tuple[int, int, int] | None:
+    """(input, output, cached input) tokens of an engine's report; None if it is none that can be believed."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    found = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+    counts = [0 if count is None else count for count in found]
+    if any(type(count) is not int or not 0 <= count <= MOST_REPORTED for count in counts):
+        return None
+    inputs, outputs, hit = counts
+    return inputs, outputs, min(hit, inputs)
 
 
 def frame(data: Any) -> bytes:
@@ -220,11 +278,16 @@ def _is_text(content: Any) -> bool:
 
 
 def _max_tokens(data: dict[str, Any]) -> int | None:
-    name = "max_completion_tokens" if data.get("max_completion_tokens") is not None else "max_tokens"
-    value: int | None = _typed(data, name, int, None)
-    if value is not None and value < 1:
-        raise _invalid(name, f"{name} must be at least 1.")
-    return value
+    """The longest answer, by its older or its newer name. Two numbers are refused: the engine might take the other."""
+    names = ("max_completion_tokens", "max_tokens")
+    given: dict[str, int | None] = {name: _typed(data, name, int, None) for name in names}
+    newer, older = given.values()
+    for name, value in given.items():
+        if value is not None and not 1 <= value <= MOST_TOKENS:
+            raise _invalid(name, f"{name} must be 1 to {MOST_TOKENS}.")
+    if newer is not None and older is not None and newer != older:
+        raise _invalid("max_tokens", "max_tokens and max_completion_tokens differ. Send one of them.")
+    return newer if newer is not None else older
 
 
 def _typed(data: dict[str, Any], name: str, kind: type, default: Any) -> Any:

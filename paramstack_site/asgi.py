@@ -19,14 +19,15 @@ from django.db import DatabaseError, close_old_connections, connection
 
 from inference import snapshots
 from inference.gateway.app import Gateway
-from inference.gateway.snapshot import Snapshot
+from inference.gateway.snapshot import TenantSnapshot
+from tenants import refusals
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def load_snapshot(key_id: str) -> Snapshot | None:
+def load_snapshot(key_id: str) -> TenantSnapshot | None:
     """Runs in a thread of the gateway's; gives the connection back, or it would outlive its server."""
     close_old_connections()
     try:
@@ -46,7 +47,7 @@ def database_answers() -> bool:
     return True
 
 
-gateway = Gateway(load_snapshot, settings.REDIS_URL, settings.ENGINE_URL)
+gateway = Gateway(load_snapshot, settings.REDIS_URL, settings.ENGINE_URL, refusals.secret())
 site: Any = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
 
 

@@ -1,159 +1,225 @@
-"""The gateway's side of admit and settle: Redis over one pipeline per loop tick, leases renewed, fail closed."""
+"""The gateway's side of admit, renew and settle. It fails closed, and it forgets no event before the ledger has it.
+
+What a Redis that was lost took with it comes back from here: the highest number of steps that was seen shows the loss,
+and every event is kept until it is booked and sent again when the counters were rebuilt. The ledger knows which it has.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
-
-from inference.protocol import Refusal
+from inference.gateway.pipeline import Pipeline, Unavailable
 from tenants import metering
+from tenants.metering import Event, Terms, Verdict
 
 log = logging.getLogger(__name__)
-RENEW_SECONDS = metering.LEASE_MS / 4000
-SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts; after the last one the lease lapses
+SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts that an answer waits for
+TICK = 1.0  # seconds between looks at what is booked, what was rebuilt and what could not be delivered
+LONGEST_PAUSE = 4.0  # seconds between looks while Redis does not answer
+CHUNK = 1000  # calls renewed by one command, events sent again in one pipeline
+INSTALLATION = 32  # characters of a mark that stay when counters are rebuilt
+
+Item = TypeVar("Item")
+Renewed = Callable[[int, Mapping[str, int]], Coroutine[Any, Any, None]]
 
 
-class Unavailable(Refusal):
-    """Redis does not answer: nobody can be admitted, because nobody can be counted."""
+class OpenCall(Protocol):
+    """What admission needs of a call: its event, by which terms, the most it can take, how far it has come."""
 
-    def __init__(self) -> None:
-        message = "The usage counters cannot be reached, so no call is admitted. Try again in a few seconds."
-        super().__init__(503, "counters_unavailable", message, retry_after=5)
+    event: Event
+    terms: Terms
+    hold_nano: int
+    tokens: int
+
+    def progress(self) -> tuple[int, int, int]:
+        """Input tokens, output tokens, nano-dollars, so far."""
 
 
-@dataclass(slots=True)
-class Command:
-    script: str
-    keys: list[str]
-    args: list[str | bytes]
-    reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+class Kept:
+    """An event on its way to the ledger; `place` in the stream is None while it is not delivered."""
+
+    __slots__ = ("event", "place", "sending")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.place: tuple[int, int] | None = None
+        self.sending = False
 
 
 class Counters:
-    """Runs scripts; commands that are asked for in one tick of the loop travel together."""
+    """`renewed(now in us, epochs)` is told after each renewal, by Redis's clock and for the tenants of open calls."""
 
-    def __init__(self, url: str) -> None:
-        retry = Retry(NoBackoff(), 1)  # both steps may be sent twice
-        self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=2, retry=retry)
-        self._shas: dict[str, str] = {}
-        self._waiting: list[Command] = []
-        self._flights: set[asyncio.Task[None]] = set()
-        self._held: set[str] = set()
-        self._renewing: asyncio.Task[None] | None = None
+    def __init__(self, url: str, renewed: Renewed) -> None:
+        self._pipe, self._renewed = Pipeline(url), renewed
+        self._open: dict[str, OpenCall] = {}
+        self._kept: dict[str, Kept] = {}
+        self._mark, self._seen = "", 0
+        self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._renewing = asyncio.create_task(self._renew())
+        self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        if self._renewing:
-            self._renewing.cancel()
+        """Ends; an event that cannot be delivered even now is left to its lease."""
+        if self._keeping:
+            self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._renewing
-        if self._flights:
-            await asyncio.gather(*self._flights, return_exceptions=True)
-        await self._redis.aclose()
+                await self._keeping
+        with contextlib.suppress(Unavailable):
+            await self._resend()
+        await self._pipe.close()
+        for kept in self._kept.values():
+            if kept.place is None:
+                log.error("Not delivered: %s. The ledger writer will book it as estimated.", kept.event.request_id)
 
-    async def admit(self, event: metering.Event, limits: metering.Limits) -> metering.Verdict:
+    def adopt(self, mark: str, sequence: int) -> None:
+        """The ledger vouches for the counters with this mark, of which it has seen so many steps."""
+        if mark == self._mark:
+            self._seen = max(self._seen, sequence)
+        elif not _is_older(mark, self._mark):
+            self._mark, self._seen = mark, sequence
+            for kept in self._kept.values():
+                kept.place = None  # whether the old counters' stream survived, nobody knows: send all of it again
+
+    async def admit(self, call: OpenCall) -> Verdict:
         """Takes the hold or says why not; raises Unavailable."""
-        asked = asyncio.ensure_future(self._run(metering.ADMIT, *metering.admit(event, limits)))
+        event, terms = call.event, call.terms
+        seen = self._seen if terms.mark == self._mark else 0
+        asked = self._pipe.run(metering.ADMIT, metering.admit(event, terms, call.hold_nano, call.tokens, seen))
         try:
             verdict = metering.verdict(await asyncio.shield(asked))
         except (Unavailable, asyncio.CancelledError):
             # The step may run or have run all the same: release a hold that nobody will use.
-            self._spawn(self._release(event, asked))
+            self._pipe.spawn(self._release(event, asked))
             raise
+        if verdict.reason != "unmarked":
+            self._saw(terms.mark, verdict.sequence)
         if not verdict.reason:
-            self._held.add(event.request_id)
+            self._open[event.request_id] = call
         return verdict
 
-    async def settle(self, event: metering.Event) -> bool:
-        """Writes the event; False if the hold was gone. Gives up after some attempts: then the lease lapses."""
-        self._held.discard(event.request_id)
-        keys, args = metering.settle(event)
+    async def settle(self, event: Event) -> None:
+        """Sends the event, and if Redis does not take it goes on sending it after this has returned."""
+        self._open.pop(event.request_id, None)
+        while len(self._kept) >= metering.LONGEST_STREAM:
+            self._kept.pop(next(iter(self._kept)))
+        kept = self._kept[event.request_id] = Kept(event)
         for pause in (*SETTLE_PAUSES, 0.0):
             try:
-                return bool(await self._run(metering.SETTLE, keys, args) == 1)
+                if kept.place is None and not kept.sending:
+                    await self._deliver(kept)
+                return
             except Unavailable:
                 await asyncio.sleep(pause)
-        log.error("Could not settle %s; the ledger writer will book it as estimated.", event.request_id)
-        return False
+        log.error("Could not settle %s yet; it is sent again until Redis takes it.", event.request_id)
 
-    async def _release(self, event: metering.Event, asked: asyncio.Future[Any]) -> None:
+    async def moment(self, tenant: str) -> tuple[int, int]:
+        """Now by Redis's clock (us) and the tenant's epoch, 0 if Redis has none; raises Unavailable."""
+        clock, epoch = await asyncio.gather(self._pipe.ask("TIME"), self._pipe.ask("HGET", metering.EPOCHS, tenant))
+        return _us(clock), int(epoch or 0)
+
+    async def _deliver(self, kept: Kept) -> None:
+        """Raises Unavailable, also when the Redis that answers is another installation's."""
+        kept.sending = True
+        mark = self._mark
+        try:
+            settled = metering.settlement(await self._pipe.run(metering.SETTLE, metering.settle(kept.event, mark)))
+        finally:
+            kept.sending = False
+        if settled.written < 0:
+            log.error("The Redis that answers belongs to another installation.")
+            raise Unavailable
+        if mark == self._mark:  # else the counters were rebuilt while it travelled, and it goes again
+            kept.place = metering.place(settled.entry)
+            self._saw(mark, settled.sequence)
+
+    async def _release(self, event: Event, asked: asyncio.Future[Any]) -> None:
         """Books nothing for a call that got nothing. Until a hold is found, it may still be on its way to Redis."""
         reply: Any = (await asyncio.gather(asked, return_exceptions=True))[0]
         lost = isinstance(reply, BaseException)
         if not lost and metering.verdict(reply).reason:
             return
-        reason = "counters_unavailable" if lost else "client_disconnected"
-        nothing = event.ending("aborted", reason=reason, input_tokens=0, output_tokens=0, cost_nano=0)
-        for pause in (*SETTLE_PAUSES, 0.0):
+        for pause in (*SETTLE_PAUSES, None):
             with contextlib.suppress(Unavailable):
-                if await self._run(metering.SETTLE, *metering.settle(nothing)) == 1:
+                if not lost or await self._pipe.ask("HEXISTS", metering.HOLDS, event.request_id):
+                    reason = "counters_unavailable" if lost else "client_disconnected"
+                    await self.settle(event.ending("aborted", reason=reason))
                     return
-            await asyncio.sleep(pause)
+            if pause:
+                await asyncio.sleep(pause)
         log.warning("No hold of %s was found to release.", event.request_id)
 
-    async def epoch(self, tenant: str) -> int:
-        """The tenant's epoch, 0 if Redis has none; raises Unavailable."""
-        try:
-            return int(await self._redis.get(metering.epoch_key(tenant)) or 0)
-        except (RedisError, OSError) as error:
-            raise Unavailable from error
-
-    async def _run(self, script: str, keys: list[str], args: list[str | bytes]) -> Any:
-        command = Command(script, keys, args)
-        self._waiting.append(command)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(lambda: self._spawn(self._flush()))
-        return await command.reply
-
-    async def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
-        try:
-            replies = await self._execute(batch)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                self._shas.clear()
-                replies = await self._execute(batch)
-        except (RedisError, OSError) as error:
-            replies = [error] * len(batch)
-        for command, reply in zip(batch, replies, strict=True):
-            if command.reply.done():  # its call was cancelled
-                continue
-            if isinstance(reply, BaseException):
-                log.warning("Redis: %s", reply)
-                command.reply.set_exception(Unavailable())
-            else:
-                command.reply.set_result(reply)
-
-    async def _execute(self, batch: list[Command]) -> list[Any]:
-        for script in {command.script for command in batch} - self._shas.keys():
-            self._shas[script] = await self._redis.script_load(script)
-        pipe = self._redis.pipeline(transaction=False)
-        for command in batch:
-            pipe.evalsha(self._shas[command.script], len(command.keys), *command.keys, *command.args)
-        return list(await pipe.execute(raise_on_error=False))
+    async def _keep(self) -> None:
+        """For as long as the gateway lives."""
+        pause, renew_at = TICK, time.monotonic() + metering.RENEW_SECONDS
+        while True:
+            await asyncio.sleep(min(pause, max(0.01, renew_at - time.monotonic())))
+            try:
+                if time.monotonic() >= renew_at:
+                    await self._renew()
+                    renew_at = time.monotonic() + metering.RENEW_SECONDS
+                await self._look()
+                await self._resend()
+                pause = TICK
+            except Unavailable:
+                pause = min(pause * 2, LONGEST_PAUSE)
+                renew_at = max(renew_at, time.monotonic() + pause)
+            except Exception:
+                log.exception("Renewals go on.")
 
     async def _renew(self) -> None:
-        """Tells that this gateway lives: pushes the leases of its calls on, by the server's clock."""
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            try:
-                seconds, micros = await self._redis.time()
-                until = seconds * 1000 + micros // 1000 + metering.LEASE_MS
-                if self._held:
-                    await self._redis.zadd(metering.LEASES, dict.fromkeys(self._held, until), xx=True)
-            except (RedisError, OSError) as error:
-                log.warning("Leases not renewed: %s", error)
+        """Pushes the leases of all open calls on, with what each has sent so far."""
+        calls = list(self._open.values())
+        if not calls:
+            return
+        tenants = list({call.event.tenant for call in calls})
+        sent = [(call.event.request_id, *call.progress()) for call in calls]
+        clock, epochs, *_ = await asyncio.gather(
+            self._pipe.ask("TIME"),
+            self._pipe.ask("HMGET", metering.EPOCHS, *tenants),
+            *(self._pipe.run(metering.RENEW, metering.renew(chunk)) for chunk in _chunks(sent)),
+        )
+        known = {tenant: int(epoch or 0) for tenant, epoch in zip(tenants, epochs, strict=True)}
+        self._pipe.spawn(self._renewed(_us(clock), known))
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._flights.add(task)
-        task.add_done_callback(self._flights.discard)
+    async def _look(self) -> None:
+        """Were the counters rebuilt? Then everything goes again. What is booked is not kept any longer."""
+        state = await self._pipe.ask("HMGET", metering.STATE, "mark", "sequence", "booked")
+        mark, sequence, booked = ((part or b"").decode() for part in state)
+        if mark[:INSTALLATION] != self._mark[:INSTALLATION] or int(sequence or 0) < self._seen * (mark == self._mark):
+            return  # emptied, another's or cut back: what it says of entries is not about ours
+        self.adopt(mark, int(sequence or 0))
+        if booked and mark == self._mark:
+            until = metering.place(booked)
+            for request_id in [id_ for id_, kept in self._kept.items() if kept.place and kept.place <= until]:
+                del self._kept[request_id]
+
+    async def _resend(self) -> None:
+        """Sends what is not delivered; raises Unavailable."""
+        waiting = [kept for kept in self._kept.values() if kept.place is None and not kept.sending]
+        for chunk in _chunks(waiting):
+            await asyncio.gather(*map(self._deliver, chunk))
+
+    def _saw(self, mark: str, sequence: int) -> None:
+        if mark == self._mark:
+            self._seen = max(self._seen, sequence)
+
+
+def _is_older(mark: str, known: str) -> bool:
+    """Whether `mark` is an earlier generation of the same installation, or none."""
+    installation, _, generation = mark.partition(":")
+    known_installation, _, known_generation = known.partition(":")
+    return not mark or (installation == known_installation and int(generation) < int(known_generation))
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _us(clock: tuple[int, int]) -> int:
+    return int(clock[0]) * 1_000_000 + int(clock[1])

@@ -7,8 +7,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -16,12 +14,12 @@ import orjson
 
 from inference import protocol
 from inference.gateway import upstream
-from inference.gateway.snapshot import Choice, Snapshot
+from inference.gateway.snapshot import Choice, Key, TenantSnapshot
 from inference.guardrails import engine
 from inference.protocol import ChatRequest, Refusal
 from tenants import metering
 
-Settle = Callable[[metering.Event], Awaitable[bool]]
+Settle = Callable[[metering.Event], Awaitable[None]]
 Emit = Callable[[bytes], Awaitable[None]]
 BYTES_PER_TOKEN = 4  # for a prompt whose count the engine did not report
 
@@ -30,115 +28,153 @@ def new_id() -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
-@dataclass(slots=True)
+class Stopped(Exception):
+    """The call may not go on: its key was revoked while it was answered."""
+
+
 class Meter:
-    """What the answer turned out to be; usage as the engine reports it, else counted."""
+    """What the answers turned out to be; usage as the engine reports it, else counted."""
 
-    started: float = field(default_factory=time.monotonic)
-    first: float | None = None
-    answer: Any = field(default_factory=hashlib.sha256)
-    deltas: int = 0
-    usage: dict[str, Any] | None = None
+    __slots__ = ("answers", "deltas", "first", "started", "usage")
 
-    def saw(self, text: str) -> None:
+    def __init__(self, answers: int) -> None:
+        self.started, self.first = time.monotonic(), 0.0
+        self.answers = [hashlib.sha256() for _ in range(answers)]
+        self.deltas = 0
+        self.usage: tuple[int, int, int] | None = None
+
+    def saw(self, text: str, index: Any, tokens: int = 1) -> None:
+        """`index` says of which answer `text` is a part; raises LookupError for one that nobody asked for."""
+        if type(index) is not int or not 0 <= index < len(self.answers):
+            raise LookupError(f"the engine gave an answer number {index!r}")
         self.first = self.first or time.monotonic()
-        self.deltas += 1
-        self.answer.update(text.encode())
+        self.deltas += tokens
+        self.answers[index].update(text.encode())
 
-    def tokens(self, size: int) -> tuple[int, int]:
-        """(input, output). A call that ended before anything was produced counts nothing."""
-        if self.usage:
-            return int(self.usage.get("prompt_tokens") or 0), int(self.usage.get("completion_tokens") or 0)
-        return (-(-size // BYTES_PER_TOKEN), self.deltas) if self.deltas else (0, 0)
+    def report(self, usage: Any) -> None:
+        self.usage = protocol.usage_of(usage) or self.usage
 
-    def milliseconds(self, until: float | None = None) -> int:
+    def tokens(self, size: int) -> tuple[int, int, int]:
+        """(input, output, cached input). A call that ended before anything was produced counts nothing."""
+        return self.usage or ((-(-size // BYTES_PER_TOKEN), self.deltas, 0) if self.deltas else (0, 0, 0))
+
+    @property
+    def digest(self) -> str:
+        """Of the answer's text; of several answers the SHA-256 of their digests, in their order. Empty for none."""
+        if not self.first:
+            return ""
+        digests = [answer.hexdigest() for answer in self.answers]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def milliseconds(self, until: float = 0.0) -> int:
         return round(((until or time.monotonic()) - self.started) * 1000)
 
 
 class Call:
-    """A request on its way. `hold` is the event of the worst case, which admission holds the money for."""
+    """A request on its way. `event` becomes its ledger row; `hold_nano` and `tokens` are the most it can take.
 
-    def __init__(self, request_id: str, snapshot: Snapshot, request: ChatRequest, choice: Choice) -> None:
-        self.snapshot, self.request, self.choice = snapshot, request, choice
-        self.meter = Meter()
-        self.max_tokens = min(request.max_tokens or snapshot.default_max_tokens, snapshot.max_tokens)
-        self.hold = self._worst_case(request_id)
-        self.settled = False
+    Period and prices are those of the admission, whatever changes later. `current` is the newest snapshot by which the
+    caller was still good.
+    """
 
-    def _worst_case(self, request_id: str) -> metering.Event:
-        target, now = self.choice.target, datetime.now(UTC)
-        return metering.Event(
+    def __init__(
+        self, request_id: str, snapshot: TenantSnapshot, key: Key, request: ChatRequest, choice: Choice
+    ) -> None:
+        target = choice.target
+        self.current, self.key, self.request, self.target = snapshot, key, request, target
+        self.policy, self.terms = snapshot.policy, key.terms
+        self.max_tokens = request.max_tokens or target.longest_answer(key.default_max_tokens, request.input_bound)
+        answers = request.n * self.max_tokens
+        self.tokens = request.input_bound + answers
+        self.hold_nano = target.cost(request.input_bound, answers)
+        self.meter = Meter(request.n)
+        self.response: aiohttp.ClientResponse | None = None
+        self.at_us = 0
+        self.stopped, self.settled = "", False
+        self.event = metering.Event(
             request_id=request_id,
-            tenant=self.snapshot.tenant,
-            key=self.snapshot.key_id,
-            occurred_at=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            month=metering.month_of(now),
+            tenant=snapshot.tenant,
+            key=key.id,
+            day=key.terms.day,
             status="estimated",
-            reason="gateway_lost",
-            model=self.request.model,
+            model=request.model,
             served=target.served,
             adapter_digest=target.adapter_digest,
-            arm=self.choice.arm,
-            weight_bp=self.choice.weight_bp,
-            input_tokens=self.request.input_bound,
-            output_tokens=self.max_tokens,
-            cost_nano=target.cost(self.request.input_bound, self.max_tokens),
-            request_digest=self.request.digest,
-            policy_digest=self.snapshot.policy.digest,
+            arm=choice.arm,
+            weight_bp=choice.weight_bp,
+            price=target.price,
+            end_user=request.end_user,
+            request_digest=request.digest,
+            policy_digest=snapshot.policy.digest,
         )
 
     def headers(self) -> dict[str, str]:
-        arm, digest = self.choice.arm, self.choice.target.adapter_digest
+        arm, digest = self.event.arm, self.event.adapter_digest
         return {name: value for name, value in (("x-paramstack-arm", arm), ("x-paramstack-adapter", digest)) if value}
 
     def guard(self) -> bytes:
         """The body for the engine, redacted; raises Refusal when the policy blocks."""
-        outcome = engine.check_input(self.snapshot.policy, self.request.messages, self.request.prompted)
+        outcome = engine.check_input(self.policy, self.request.messages, self.request.prompted)
         if not outcome.allowed:
             message = f"The guardrail rule {outcome.rule} refused this prompt. Nothing was charged."
             raise Blocked(outcome.rule, message)
-        return self.request.payload(self.choice.target.served, outcome.messages, self.max_tokens, outcome.prompted)
+        return self.request.payload(self.target.served, outcome.messages, self.max_tokens, outcome.prompted)
 
     async def plain(self, response: aiohttp.ClientResponse) -> bytes:
         """The whole answer as the caller gets it; raises EngineUnavailable."""
-        served = self.choice.target.served
+        served = self.target.served
         try:
             data = orjson.loads(await response.read())
-            text = protocol.content_of(data["choices"][0]["message"])
+            for choice in data["choices"]:
+                text = protocol.content_of(choice["message"])
+                self.meter.saw(text, choice.get("index", 0), len(text.encode()))
+            self.meter.report(data.get("usage"))
         except upstream.BROKEN as error:
             raise upstream.EngineUnavailable(served, type(error).__name__) from error
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise upstream.EngineUnavailable(served, "the engine's answer cannot be read") from error
-        self.meter.saw(text)
-        self.meter.deltas = len(text.encode())
-        self.meter.usage = data.get("usage")
         return orjson.dumps(data | self._names())
 
     async def relay(self, response: aiohttp.ClientResponse, emit: Emit) -> None:
-        """Passes the stream's events on as they come; raises what a broken engine raises."""
+        """Passes the stream's events on as they come; raises Stopped, or what a broken engine raises."""
         names = self._names()
         async for data in protocol.events(response.content.iter_any()):
+            if self.stopped:
+                raise Stopped
             chunk = orjson.loads(data)
             if "error" in chunk:
-                raise upstream.EngineUnavailable(self.choice.target.served, "the engine broke the stream off")
+                raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
             usage = chunk.pop("usage", None)
-            self.meter.usage = usage or self.meter.usage
+            if usage:
+                self.meter.report(usage)
             choices = chunk.get("choices")
             for choice in choices or ():
-                self._observe(choice.get("delta") or {})
+                self._observe(choice)
             if choices:
                 await emit(protocol.frame(chunk | names))
             elif usage and self.request.include_usage:
                 await emit(protocol.frame(chunk | names | {"usage": usage}))
 
-    def _observe(self, delta: dict[str, Any]) -> None:
+    def stop(self, reason: str) -> None:
+        """Ends a stream from outside; wakes a read that waits for the engine, and tells the engine to stop."""
+        self.stopped = reason
+        if self.response:
+            self.response.close()
+
+    def progress(self) -> tuple[int, int, int]:
+        """Input tokens, output tokens and nano-dollars so far."""
+        inputs, outputs, cached = self.meter.tokens(self.request.size)
+        return inputs, outputs, self.target.cost(inputs, outputs, cached)
+
+    def _observe(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta") or {}
         text = protocol.content_of(delta)
         if text or delta.get("tool_calls") or delta.get("reasoning_content"):
-            self.meter.saw(text)
+            self.meter.saw(text, choice.get("index", 0))
 
     def _names(self) -> dict[str, str]:
         """The caller sees the model it asked for, and an id that is the ledger's."""
-        return {"id": self.hold.request_id, "model": self.request.model}
+        return {"id": self.event.request_id, "model": self.event.model}
 
     async def settle(self, settle: Settle, status: str, reason: str = "", free: bool = False) -> None:
         """Ends the call with what was produced; `free` books no tokens and no cost. Only the first time counts."""
@@ -146,14 +182,16 @@ class Call:
             return
         self.settled = True
         meter = self.meter
-        inputs, outputs = (0, 0) if free else meter.tokens(self.request.size)
-        event = self.hold.ending(
+        inputs, outputs, cached = (0, 0, 0) if free else meter.tokens(self.request.size)
+        event = self.event.ending(
             status,
+            at_us=self.at_us,
             reason=reason[:80],
             input_tokens=inputs,
+            cached_tokens=cached,
             output_tokens=outputs,
-            cost_nano=self.choice.target.cost(inputs, outputs),
-            answer_digest=meter.answer.hexdigest() if meter.first else "",
+            cost_nano=self.target.cost(inputs, outputs, cached),
+            answer_digest=meter.digest,
             latency_ms=meter.milliseconds(),
             ttft_ms=meter.milliseconds(meter.first) if meter.first else 0,
         )

@@ -1,35 +1,51 @@
-"""What the gateway knows of a key's tenant: one epoch's limits, routes, prices and policy. Pure and immutable.
+"""What the gateway knows of a tenant, as of one epoch: keys, limits, routes, prices, policy. Pure and immutable.
 
 The loader builds it from the database in a thread; admission compares its epoch, so that a stale one admits nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from inference.guardrails.policy import Policy
 from tenants import keytext, metering
 
 BASIS = 10_000  # weights are in 1/10,000
+NEVER = 2**53  # microseconds since 1970: the year 2255
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that can answer: the engine's name of it, its digest ("" for a base model), its price."""
+    """One thing that can answer: the engine's name of it, its digest ("" for a base model), a version of its price.
+
+    Prices are nano-dollars per million tokens; `context_tokens` bounds prompt and answer together, 0 if not known.
+    """
 
     served: str
     adapter_digest: str
     input_nano_per_mtok: int
     output_nano_per_mtok: int
+    cached_nano_per_mtok: int
+    price: int = 0
+    context_tokens: int = 0
 
-    def cost(self, input_tokens: int, output_tokens: int) -> int:
-        """Nano-dollars."""
-        return metering.cost(input_tokens, output_tokens, self.input_nano_per_mtok, self.output_nano_per_mtok)
+    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        """Nano-dollars; the cached tokens are among the input's."""
+        prices = (self.input_nano_per_mtok, self.output_nano_per_mtok)
+        return metering.cost(input_tokens, output_tokens, *prices, cached_tokens, self.cached_nano_per_mtok)
+
+    def longest_answer(self, default: int, prompt: int) -> int:
+        """How many tokens an answer may have whose caller named no number: what the context leaves of `default`.
+
+        `prompt` is a bound in bytes, several times what most prompts are: where it leaves next to nothing, a quarter of
+        the context is granted, and the engine says whether that fits.
+        """
+        if not self.context_tokens:
+            return default
+        room = self.context_tokens - prompt
+        return min(default, room if room >= 64 else max(16, self.context_tokens // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,62 +90,41 @@ def bucket(salt: str, caller: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything about one key of one tenant that a call needs, as of `limits.epoch`."""
+class Key:
+    """A key with the inference scope. `ended` is empty while it is live, else revoked, expired or suspended.
 
-    key_id: str
-    key_salt: str
-    key_digest: str
-    key_expires_at: datetime | None
-    tenant: str  # UUID
-    limits: metering.Limits
-    policy: Policy
-    routes: Mapping[str, Route]
-    default_max_tokens: int
-    max_tokens: int
-
-    def opens_with(self, secret: str) -> bool:
-        """Whether `secret` is this key's and the key has not expired."""
-        expired = self.key_expires_at is not None and self.key_expires_at <= datetime.now(UTC)
-        return keytext.matches(self.key_salt, self.key_digest, secret) and not expired
-
-
-Loader = Callable[[str], Snapshot | None]
-
-
-class Cache:
-    """Snapshots by key id. Unknown and revoked keys are not kept; `fresh` joins a load that is under way.
-
-    A change is seen by its epoch; the age limit is for what changes by itself, such as a price that becomes valid.
+    `terms` are what its calls are admitted by. `ends_us` is its expiry or the end of a rotation's grace, by Redis's
+    clock. No `allowed_models` means all of them.
     """
 
-    CAPACITY = 20_000
-    SECONDS = 60.0
+    id: str
+    salt: str
+    digest: str
+    terms: metering.Terms
+    allowed_models: frozenset[str] = frozenset()
+    default_max_tokens: int = 1024
+    ends_us: int = NEVER
+    ended: str = ""
 
-    def __init__(self, load: Loader) -> None:
-        self._load = load
-        self._known: dict[str, tuple[float, Snapshot]] = {}
-        self._loading: dict[str, asyncio.Task[Snapshot | None]] = {}
+    def opens_with(self, secret: str) -> bool:
+        """Whether `secret` is this key's, in constant time. Whether the key is still good is another question."""
+        return keytext.matches(self.salt, self.digest, secret)
 
-    async def get(self, key_id: str) -> Snapshot | None:
-        loaded_at, snapshot = self._known.get(key_id) or (0.0, None)
-        if snapshot and time.monotonic() - loaded_at < self.SECONDS:
-            return snapshot
-        return await self.fresh(key_id)
+    def allows(self, model: str) -> bool:
+        return not self.allowed_models or model in self.allowed_models
 
-    async def fresh(self, key_id: str) -> Snapshot | None:
-        """Read from the database, whatever is known; raises what the loader raises."""
-        task = self._loading.get(key_id)
-        if task is None:
-            task = self._loading[key_id] = asyncio.create_task(self._read(key_id))
-            task.add_done_callback(lambda _: self._loading.pop(key_id))
-        return await asyncio.shield(task)
 
-    async def _read(self, key_id: str) -> Snapshot | None:
-        self._known.pop(key_id, None)
-        snapshot = await asyncio.to_thread(self._load, key_id)
-        if snapshot:
-            while len(self._known) >= self.CAPACITY:
-                self._known.pop(next(iter(self._known)))
-            self._known[key_id] = time.monotonic(), snapshot
-        return snapshot
+@dataclass(frozen=True, slots=True)
+class TenantSnapshot:
+    """Everything about one tenant that a call needs. `mark` and `sequence` are those of the ledger's head."""
+
+    tenant: str  # UUID
+    epoch: int
+    mark: str
+    sequence: int
+    policy: Policy
+    routes: Mapping[str, Route]
+    keys: Mapping[str, Key]
+
+
+Loader = Callable[[str], TenantSnapshot | None]

@@ -23,7 +23,7 @@ from attestation import statements
 from inference import registry, snapshots
 from inference.gateway.app import Gateway
 from inference.models import Adapter, BaseModel
-from tenants import keys
+from tenants import keys, refusals
 from tenants.models import Price, Tenant, UsageEvent
 from tenants.writer import Writer
 
@@ -60,7 +60,7 @@ class Engine:
     def __init__(self) -> None:
         self.tokens = ["Mer", "haba", " dün", "ya"]
         self.pause = 0.0  # seconds between tokens
-        self.usage = True
+        self.usage: bool | dict[str, Any] = True  # what it reports; True: as it is
         self.break_after: int | None = None
         self.refuse: int | None = None
         self.asked: list[dict[str, Any]] = []
@@ -88,9 +88,9 @@ class Engine:
             return await self._stream(request, body)
         await asyncio.sleep(self.pause)
         message = {"role": "assistant", "content": "".join(self.tokens)}
-        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(body.get("n", 1))]
         whole = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices}
-        return web.json_response(whole | ({"usage": self._usage(len(self.tokens))} if self.usage else {}))
+        return web.json_response(whole | ({"usage": self._usage(body)} if self.usage else {}))
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -101,17 +101,20 @@ class Engine:
                 request.transport.abort()  # type: ignore[union-attr]
                 return response
             await asyncio.sleep(self.pause)
-            choices = [{"index": 0, "delta": {"content": token}, "finish_reason": None}]
-            await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
-            self.written += 1
+            for index in range(body.get("n", 1)):
+                choices = [{"index": index, "delta": {"content": token}, "finish_reason": None}]
+                await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
+                self.written += 1
         if self.usage and body["stream_options"]["include_usage"]:
-            last = head | {"choices": [], "usage": self._usage(len(self.tokens))}
+            last = head | {"choices": [], "usage": self._usage(body)}
             await response.write(b"data: %s\n\n" % json.dumps(last).encode())
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    @staticmethod
-    def _usage(count: int) -> dict[str, int]:
+    def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.usage, dict):
+            return self.usage
+        count = len(self.tokens) * body.get("n", 1)
         return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
 
 
@@ -124,7 +127,8 @@ class Serving:
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
-        self.gateway = Gateway(snapshots.load, self.redis_url, f"http://127.0.0.1:{self.engine_port}")
+        engine = f"http://127.0.0.1:{self.engine_port}"
+        self.gateway = Gateway(snapshots.load, self.redis_url, engine, refusals.secret())
         self.loop.run(self.gateway.startup())
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
@@ -209,6 +213,7 @@ def base(db: None) -> BaseModel:
 @pytest.fixture
 def serving(transactional_db: None, base: BaseModel, loop_thread: Loop, redis_url: str) -> Iterator[Serving]:
     serving = Serving(loop_thread, redis_url)
+    serving.writer.drain()  # the ledger vouches for this Redis
     serving.start()
     yield serving
     serving.stop()

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, to be killed. Arguments: KEY TENANT EPOCH REDIS ENGINE.
+"""A gateway in a process of its own, to be killed. Arguments: KEY TENANT EPOCH MARK REDIS ENGINE.
 
 No Django; the snapshot is made here by hand. Its leases lapse after 300 ms. Prints its port.
 """
@@ -9,35 +9,32 @@ import sys
 
 import uvicorn
 
+from inference.gateway.app import Gateway
+from inference.gateway.snapshot import NEVER, Key, Route, Target, TenantSnapshot
 from inference.guardrails import policy
 from tenants import keytext, metering
 
-metering.LEASE_MS = 300
-
-from inference.gateway.app import Gateway  # noqa: E402  (reads LEASE_MS)
-from inference.gateway.snapshot import Route, Snapshot, Target  # noqa: E402
-
-KEY, TENANT, EPOCH, REDIS, ENGINE = sys.argv[1:]
+metering.LEASE_MS, metering.RENEW_SECONDS = 300, 0.1
+KEY, TENANT, EPOCH, MARK, REDIS, ENGINE = sys.argv[1:]
 
 
-def load(key_id: str) -> Snapshot:
+def load(key_id: str) -> TenantSnapshot:
     _, secret = keytext.parse(KEY)
-    return Snapshot(
-        key_id=key_id,
-        key_salt="",
-        key_digest=keytext.digest("", secret),
-        key_expires_at=None,
+    terms = metering.Terms(MARK, int(EPOCH), NEVER, "2026-11-25", 10**9)
+    target = Target("demo-base", "", 1_000_000, 4_000_000, 1_000_000)
+    return TenantSnapshot(
         tenant=TENANT,
-        limits=metering.Limits(int(EPOCH), 1000, 10**9),
+        epoch=int(EPOCH),
+        mark=MARK,
+        sequence=0,
         policy=policy.parse(policy.DEFAULT.read_text()),
-        routes={"demo-base": Route("demo-base", Target("demo-base", "", 1_000_000, 4_000_000))},
-        default_max_tokens=256,
-        max_tokens=4096,
+        routes={"demo-base": Route("demo-base", target)},
+        keys={key_id: Key(key_id, "", keytext.digest("", secret), terms)},
     )
 
 
 async def main() -> None:
-    gateway = Gateway(load, REDIS, ENGINE)
+    gateway = Gateway(load, REDIS, ENGINE, b"secret")
     await gateway.startup()
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)

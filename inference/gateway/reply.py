@@ -1,0 +1,86 @@
+"""ASGI in and out: what a request says before its body is read, its body, and what goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from inference import protocol
+from inference.protocol import Refusal
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Disconnected(Exception):
+    """The client went away before its request was read."""
+
+
+class Reply:
+    """What goes back: every response names its request id, which is the ledger's."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self.request_id, self.begun = send, request_id, False
+
+    async def json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        await self._begin(status, "application/json", headers or {})
+        await self.chunk(body if isinstance(body, bytes) else orjson.dumps(body), more=False)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        if not self.begun:
+            await self.json(refusal.status, refusal.body(self.request_id), refusal.headers())
+
+    async def begin_stream(self, headers: dict[str, str]) -> None:
+        await self._begin(200, "text/event-stream", headers | {"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    async def end_stream(self, refusal: Refusal) -> None:
+        """The last event of a stream that breaks off."""
+        await self.chunk(protocol.frame(refusal.body(self.request_id)), more=False)
+
+    async def chunk(self, data: bytes, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _begin(self, status: int, kind: str, headers: dict[str, str]) -> None:
+        self.begun = True
+        headers = {"content-type": kind, "x-request-id": self.request_id} | headers
+        pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+def bearer(scope: Scope) -> str:
+    """The text of the key that came with the request, or nothing."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, text = value.decode("latin-1").partition(" ")
+            return text.strip() if kind.lower() == "bearer" else ""
+    return ""
+
+
+def address(scope: Scope) -> str:
+    """Where the request came from, as the server tells it (it believes a proxy on loopback)."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+async def body(receive: Receive) -> bytes:
+    """The request's body; raises Refusal 413 above protocol.MAX_BODY, Disconnected when the client leaves."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > protocol.MAX_BODY:
+            raise Refusal(413, "body_too_large", f"The body may have {protocol.MAX_BODY} bytes at most.")
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def gone(receive: Receive) -> None:
+    """Returns when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
