@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from operator import itemgetter
+from operator import gt, itemgetter
 from typing import Any
 
 import orjson
@@ -89,29 +89,31 @@ def moment(microseconds: int) -> str:
 
 
 def _row(id_: str, told: Mapping[str, str]) -> Row:
-    values = _values(_DEFAULTS | orjson.loads(told["event"]))
-    if tuple(map(type, values)) != _KINDS:
+    row: Row = _DEFAULTS | orjson.loads(told["event"])
+    if tuple(map(type, values := _values(row))) != _KINDS:
         name = next(n for n, value, kind in zip(_NAMES, values, _KINDS, strict=True) if type(value) is not kind)
         raise ValueError(f"{name} is of the wrong type")
-    row = dict(zip(_NAMES, values, strict=True))
-    at = int(told.get("at", 0)) or row.pop("at_us") or int(id_.partition("-")[0] or 0) * 1_000
-    row.pop("at_us", None)
+    if len(row) != len(_NAMES):  # a newer gateway says more
+        row = dict(zip(_NAMES, values, strict=True))
     _check(row)
-    return row | {"source": "gateway", "occurred_at": moment(at)}
+    at_us = row.pop("at_us")
+    row["occurred_at"] = moment(int(told.get("at", 0)) or at_us or int(id_.partition("-")[0] or 0) * 1_000)
+    row["source"] = "gateway"
+    return row
 
 
 def _check(row: Row) -> None:
     """Raises ValueError for what no column would take."""
-    if any(len(text) > most for text, most in zip(_texts(row), _limits, strict=True)):
+    texts, counts = _texts(row), _counts(row)
+    if any(map(gt, map(len, texts), _limits)):
         raise ValueError(f"{next(n for n, most in SIZES.items() if len(row[n]) > most)} is too long")
     if row["status"] not in STATUSES:
         raise ValueError(f"{row['status']!r} is no status")
-    numbers = _counts(row)
-    if min(numbers) < 0 or max(numbers) > MOST_TOKENS:
+    if min(counts) < 0 or max(counts) > MOST_TOKENS:
         raise ValueError("a count is out of range")
     if not (0 <= row["cost_nano"] <= MOST_NANO and 0 <= row["price"] <= MOST_NANO):
         raise ValueError("an amount is out of range")
-    if not row["request_id"] or "\0" in "".join(_texts(row)):
+    if not row["request_id"] or "\0" in "".join(texts):
         raise ValueError("a text is empty or holds NUL")
     _day(row["day"])
 

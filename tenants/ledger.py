@@ -88,10 +88,12 @@ def write(
         if book.unconfirmed:
             LedgerHead.objects.filter(pk=at.pk).update(unconfirmed=book.unconfirmed)
         if spent:
-            import importlib.util
+            from contextlib import suppress
 
-            if importlib.util.find_spec("tenants.alerts"):
-                importlib.import_module("tenants.alerts").check(spent)
+            with suppress(ImportError):
+                from tenants import alerts
+
+                alerts.check(spent)
         if batch and batch[-1].proof:
             comparison.compare(*batch[-1].proof, position)
     return Written(len(batch), position, sealed, book.unconfirmed)
