@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Sum
+from django.utils import timezone
+
 from tenants import costs, counters, metering
-from tenants.models import APIKey, Budget, LedgerHead, Quota, Tenant
+from tenants.models import APIKey, Budget, LedgerHead, Quota, RefusalCount, Tenant
 
 if TYPE_CHECKING:
     import redis
@@ -52,6 +55,10 @@ class Reading:
         return None if self.spent is None or self.held is None else self.spent + self.held
 
     @property
+    def money_tight(self) -> bool:
+        return bool(self.budget) and self.used is not None and self.used >= TIGHT * (self.budget or 0)
+
+    @property
     def left(self) -> int | None:
         return None if self.budget is None or self.used is None else max(0, self.budget - self.used)
 
@@ -68,6 +75,14 @@ def read(tenant: Tenant, key: APIKey | None = None) -> Reading:
         return _ask(counters.connect(), tenant, str(key.pk if key else tenant.pk), mark, limits, budget)
     except redis.RedisError:
         return _unknown(tenant, limits, budget, UNREACHABLE)
+
+
+def refused(tenant: Tenant, key: APIKey | None = None) -> dict[str, int]:
+    """Calls that each limit refused in the last hour, by its name; the minute under way is not counted yet."""
+    rows = RefusalCount.objects.filter(tenant=tenant, minute__gte=timezone.now() - timedelta(hours=1))
+    if key:
+        rows = rows.filter(key_id=key.pk)
+    return dict(rows.values_list("limit").annotate(Sum("count")).order_by())
 
 
 def _ask(
