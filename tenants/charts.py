@@ -28,7 +28,7 @@ def days(rows: Sequence[dict[str, Any]], first: date, last: date, name: str) -> 
         "xaxis": {
             "type": "date",
             "tickformat": "%-d %b",
-            "range": [(first - timedelta(hours=12)).isoformat(), (last + timedelta(1)).isoformat()],
+            "range": [f"{first - timedelta(1)}T12:00:00", f"{last}T12:00:00"],
             "dtick": 4 * 86_400_000,
             "tick0": first.isoformat(),
             "hoverformat": "%-d %B %A",

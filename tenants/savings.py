@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+
+from django.utils import timezone
 
 from tenants import metering
 from tenants.models import Price
@@ -33,12 +36,19 @@ class Saving:
 
 
 def references() -> list[Price]:
-    """Prices for comparison, those still offered first, newest first."""
+    """Prices for comparison, in order."""
     return ordered(Price.objects.filter(kind=Price.Kind.REFERENCE))
 
 
-def ordered(prices: Iterable[Price]) -> list[Price]:
-    return sorted(prices, key=lambda price: (price.historical, -price.valid_from.timestamp(), price.model))
+def ordered(prices: Iterable[Price], now: datetime | None = None) -> list[Price]:
+    """Those on offer now first, the cheapest first: against a dear model anything is a saving."""
+    at = now or timezone.now()
+
+    def place(price: Price) -> tuple[bool, int, str]:
+        gone = price.historical or price.valid_from > at or (price.valid_until is not None and price.valid_until <= at)
+        return gone, price.input_nano_per_mtok + price.output_nano_per_mtok, price.model
+
+    return sorted(prices, key=place)
 
 
 def default(prices: list[Price]) -> Price | None:
@@ -72,12 +82,15 @@ def margins(rows: Iterable[dict[str, Any]], prices: dict[int, Price]) -> list[Ma
 
 
 def gpu_seconds(row: dict[str, Any], basis: dict[str, Any]) -> Decimal | None:
-    """GPU seconds that the tokens take at the basis' measured throughput; None if it has none."""
+    """GPU seconds to be paid for the tokens: at the basis' measured throughput, over the share of an hour that the GPU
+    is busy. Cached input takes none. None if the basis has no throughput (`gpu_price.from_gpu` writes it).
+    """
     try:
+        busy = Decimal(str(basis.get("utilisation", 1)))
         rates = [Decimal(str(basis[name])) for name in ("input_tokens_per_second", "output_tokens_per_second")]
         int(basis["gpu_hour_nano"])
         computed = row["input_tokens"] - row["cached_tokens"], row["output_tokens"]
-        return sum((tokens / rate for tokens, rate in zip(computed, rates, strict=True)), Decimal(0))
+        return sum((tokens / rate for tokens, rate in zip(computed, rates, strict=True)), Decimal(0)) / busy
     except (KeyError, ValueError, ArithmeticError):
         return None
 
@@ -103,3 +116,8 @@ class Margin:
     def hour(self) -> int:
         """Nano-dollars of an hour of the GPU, as the price's basis says."""
         return int(self.price.basis["gpu_hour_nano"])
+
+    @property
+    def busy(self) -> float:
+        """The share of each hour that the GPU is taken to be busy."""
+        return float(self.price.basis.get("utilisation", 1))

@@ -14,7 +14,7 @@ from tenants import backtest as replay
 from tenants.models import Quota, Tenant
 
 MOST_ROWS = 100_000  # a page answers within seconds; the command reads more
-MOST_PRICE = 1_000_000  # dollars a million tokens
+MOST_PRICE, MOST_BUDGET = 1_000_000, 9_000_000  # dollars: a million tokens, a month
 LABELS = {name: field.label for name, field in forms.Limits.base_fields.items()} | {"budget": _("Budget")}
 
 
@@ -23,9 +23,7 @@ class ProposalForm(forms.Limits):
 
     days = forms.Whole(label=_("Days back"), min_value=1, max_value=replay.MOST_DAYS)
     key = django_forms.ChoiceField(label=_("Limits are for"), required=False)
-    budget = forms.Dollars(
-        label=_("Dollars a calendar month"), min_value=0, max_value=forms.MOST_DOLLARS, required=False
-    )
+    budget = forms.Dollars(label=_("Dollars a calendar month"), min_value=0, max_value=MOST_BUDGET, required=False)
     input_price = forms.Dollars(label=_("Input"), min_value=0, max_value=MOST_PRICE, required=False)
     output_price = forms.Dollars(label=_("Output"), min_value=0, max_value=MOST_PRICE, required=False)
 

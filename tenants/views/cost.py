@@ -32,7 +32,7 @@ def usage(request: access.Request) -> HttpResponse:
         **picker(tenant, months, month),
         "month": figures,
         "saving": savings.of(figures, price) if price else None,
-        "references": [each for each in prices if each.kind == Price.Kind.REFERENCE],
+        "savings": [savings.of(figures, each) for each in prices if each.kind == Price.Kind.REFERENCE],
         "per_million": figures["spent"] * 1_000_000 // figures["tokens"] if figures["tokens"] > 0 else None,
         "proof": LedgerProof.objects.first(),
         **_days(tenant, month, figures),
