@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import httpx2
@@ -29,6 +29,12 @@ from tenants.writer import Writer
 
 HELLO = {"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}]}
 ANSWER = "Merhaba dünya"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: dict[str, Any]
 
 
 class Loop:
@@ -164,22 +170,31 @@ class Serving:
         content = body if isinstance(body, bytes) else json.dumps(HELLO | (body or {})).encode()
         return httpx2.post(self.url + path, content=content, headers={"authorization": f"Bearer {key}"}, timeout=20)
 
-    def crowd(self, key: str, count: int, body: dict[str, Any] | None = None) -> list[int]:
-        """The status codes of `count` calls at once."""
+    def crowd(self, key: str, count: int, body: dict[str, Any] | None = None) -> list[Answer]:
+        """The answers to `count` calls at once."""
 
-        async def one(session: aiohttp.ClientSession) -> int:
+        async def one(session: aiohttp.ClientSession) -> Answer:
             headers = {"authorization": f"Bearer {key}"}
             async with session.post(
                 f"{self.url}/chat/completions", json=HELLO | (body or {}), headers=headers
             ) as reply:
-                await reply.read()
-                return reply.status
+                told = {name.lower(): value for name, value in reply.headers.items()}
+                return Answer(reply.status, told, await reply.json())
 
-        async def all_of_them() -> list[int]:
+        async def all_of_them() -> list[Answer]:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                 return await asyncio.gather(*(one(session) for _ in range(count)))
 
         return asyncio.run(all_of_them())
+
+    def stream(self, key: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """The events of a stream as they come, without the last word."""
+        content = json.dumps(HELLO | {"stream": True} | (body or {}))
+        headers = {"authorization": f"Bearer {key}"}
+        with httpx2.stream("POST", f"{self.url}/chat/completions", content=content, headers=headers) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    yield json.loads(line[6:])
 
     def rows(self) -> list[UsageEvent]:
         """The ledger, once everything in the stream is booked."""

@@ -14,7 +14,7 @@ from attestation import keyring, receipts
 from inference import policies
 from inference.tests.conftest import ANSWER, HELLO, Serving
 from tenants import costs, keys, ledger
-from tenants.models import APIKey, Budget, Price, Tenant
+from tenants.models import APIKey, Budget, Price
 
 
 def refusal(response):
@@ -87,22 +87,15 @@ def test_a_revoked_key_is_refused_on_the_next_call(serving, key, cast):
     assert refusal(httpx2.get(f"{serving.url}/models", headers={"authorization": f"Bearer {key}"}))[0] == 401
 
 
-def test_a_suspended_tenant_is_refused_once_its_epoch_is_raised(serving, key, cast):
-    from tenants import epochs
-
-    assert serving.post(key).status_code == 200
-    Tenant.objects.filter(pk=cast.acme.pk).update(status="suspended")
-    epochs.raise_(cast.acme)
-    assert serving.post(key).status_code == 401
-
-
 def test_a_request_that_is_not_understood_is_refused_with_the_place(serving, key):
     cases = [
         (b'{"model": "demo-base",\n "messages": [}', (400, "invalid_json"), "line 2, column 15"),
         (b"x" * (2**20 + 1), (413, "body_too_large"), "1048576"),
         ({"model": "gpt-9"}, (404, "model_not_found"), "gpt-9"),
         ({"model": None}, (404, "model_not_found"), "/v1/models"),
-        ({"max_tokens": 100_000}, (400, "invalid_request"), "4096"),
+        ({"max_tokens": 2_000_000}, (400, "invalid_request"), "1000000"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, (400, "invalid_request"), "differ"),
+        ({"n": 9}, (400, "invalid_request"), "1 to 8"),
     ]
     for body, expected, words in cases:
         response = serving.post(key, body)
@@ -127,23 +120,18 @@ def test_models_lists_what_the_key_may_call(serving, key):
 
 def test_without_money_nothing_is_admitted(serving, key, cast):
     Budget.objects.filter(tenant=cast.acme).update(monthly_nano=10)
-    assert refusal(serving.post(key)) == (402, "budget_exceeded")
+    response = serving.post(key)
+    assert refusal(response) == (429, "insufficient_quota")
+    assert response.json()["error"]["type"] == "insufficient_quota"
+    assert response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in response.headers
+    assert "$0.00000001 " in response.json()["error"]["message"]
     assert serving.rows() == []
 
 
 def test_a_model_without_a_price_answers_nobody(serving, key):
     Price.objects.all().delete()
     assert refusal(serving.post(key)) == (503, "model_not_priced")
-
-
-def test_over_the_rate_the_answer_says_when_to_come_back(serving, key, cast):
-    cast.acme.quota.requests_per_minute = 2
-    cast.acme.quota.save()
-    assert [serving.post(key).status_code for _ in range(2)] == [200, 200]
-    response = serving.post(key)
-    assert refusal(response) == (429, "rate_limit_exceeded")
-    assert 25 <= int(response.headers["retry-after"]) <= 30
-    assert len(serving.rows()) == 2
 
 
 def test_a_blocked_prompt_costs_nothing_and_reaches_nobody(serving, key, cast):

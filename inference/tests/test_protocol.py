@@ -57,7 +57,11 @@ def parse(**changes):
         ({"stream": "yes"}, "stream"),
         ({"stream_options": []}, "stream_options"),
         ({"user": 5}, "user"),
-        ({"n": 2}, "n"),
+        ({"max_tokens": 1_000_001}, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"n": True}, "n"),
         ({"best_of": 5}, "best_of"),
     ],
 )
@@ -86,12 +90,49 @@ def test_what_was_admitted_can_be_written():
     assert json.loads(request.payload("m", request.messages, 1, request.prompted))["tools"] == deep(200)
 
 
-def test_the_digest_is_of_the_bytes_and_the_newer_name_wins():
-    body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":5,"max_completion_tokens":9}'
+def test_the_digest_is_of_the_bytes_and_either_name_bounds_the_answer():
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":null,"max_completion_tokens":9}'
     request = protocol.parse_chat(body)
     assert request.digest == hashlib.sha256(body).hexdigest()
     assert request.max_tokens == 9
     assert request.input_bound > len(body)
+    assert parse(max_tokens=5).max_tokens == parse(max_tokens=5, max_completion_tokens=5).max_tokens == 5
+
+
+def test_several_answers_are_asked_for_only_where_the_caller_does():
+    assert json.loads(parse(n=3).payload("m", MESSAGES, 7))["n"] == 3
+    assert "n" not in json.loads(parse(n=1).payload("m", MESSAGES, 7))
+
+
+@pytest.mark.parametrize(
+    ("user", "kept"),
+    [
+        ("ayşe", "ayşe"),
+        ("a" * 64, "a" * 64),
+        ("a" * 65, hashlib.sha256(b"a" * 65).hexdigest()),
+        ("a\0b", hashlib.sha256(b"a\0b").hexdigest()),
+        ("", ""),
+    ],
+)
+def test_a_long_or_odd_name_of_an_end_user_is_kept_as_its_hash(user, kept):
+    assert parse(user=user).end_user == kept
+
+
+@pytest.mark.parametrize(
+    ("reported", "believed"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 4}, (7, 4, 0)),
+        ({"prompt_tokens": 7, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}, (7, 4, 5)),
+        ({"prompt_tokens": 7, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 9}}, (7, 4, 7)),
+        ({"prompt_tokens": 7, "completion_tokens": None, "prompt_tokens_details": None}, (7, 0, 0)),
+        ({"prompt_tokens": -7, "completion_tokens": 4}, None),
+        ({"prompt_tokens": "7", "completion_tokens": 4}, None),
+        ({"prompt_tokens": 7, "completion_tokens": 10**30}, None),
+        ([], None),
+    ],
+)
+def test_a_report_of_usage_is_believed_only_if_it_can_be_true(reported, believed):
+    assert protocol.usage_of(reported) == believed
 
 
 def test_the_engine_gets_what_belongs_to_it_and_always_reports_usage():
