@@ -144,8 +144,22 @@ CELERY_BEAT_SCHEDULE = {
     # They expire, or a queue that stood still would work off every tick it missed.
     "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0, "options": {"expires": 10}},
     "reconcile-engine": {"task": "inference.tasks.reconcile_engine", "schedule": 15.0, "options": {"expires": 15}},
+    "deliver-alerts": {"task": "tenants.tasks.deliver_alerts", "schedule": 30.0, "options": {"expires": 30}},
+    "prove-ledger": {"task": "tenants.tasks.prove_ledger", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
+
+# Mail goes to EMAIL_HOST; without one it is written to files, so that nothing is lost and nothing has to be set.
+EMAIL_HOST = os.environ.get("EMAIL_HOST", "")
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'filebased'}.EmailBackend"
+EMAIL_FILE_PATH = str(VAR / "mail")
+EMAIL_PORT = int(os.environ.get("EMAIL_PORT", "587"))
+EMAIL_HOST_USER = os.environ.get("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = EMAIL_PORT == 587
+EMAIL_USE_SSL = EMAIL_PORT == 465
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "Param Stack <paramstack@localhost>")
 
 SAMPLES = ROOT / "data" / "samples.jsonl"  # written answers with written verdicts, for a start without a key
 ARTIFACTS = VAR / "artifacts"  # adapters, exports, checkpoints

@@ -200,6 +200,7 @@ class BudgetAlert(models.Model):
     raised_at = models.DateTimeField(auto_now_add=True)
     mailed_at = models.DateTimeField(null=True)
     posted_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True, default=timezone.now, db_index=True)  # the next attempt; empty: no more
     attempts = models.PositiveSmallIntegerField(default=0)
     problem = models.CharField(max_length=300, blank=True)
 
