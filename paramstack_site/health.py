@@ -10,10 +10,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from inference.engines import client
-from tenants import counters, metering
+from tenants import counters, ledger, metering, proof
 
 if TYPE_CHECKING:
     import redis
@@ -60,17 +62,15 @@ def _redis() -> list[Check]:
 
 
 def _ledger(connection: redis.Redis) -> Check:
-    """How many usage events wait in the stream: not read yet, or read and not booked."""
-    import redis
-
+    """Whether a writer holds the lease, how many usage events wait for it, and whether the last proof holds."""
     name = _("ledger writer")
-    try:
-        groups = {group["name"]: group for group in connection.xinfo_groups(metering.STREAM)}
-    except redis.ResponseError:  # no stream before the first call
-        return Check(name, "live", _("Running"), _("no call yet"))
-    group = groups.get(metering.GROUP)
-    if group is None:
-        return Check(name, "warn", _("Not reading"))
-    waiting = (group["lag"] or 0) + group["pending"]
-    detail = _("waiting: %(n)d") % {"n": waiting}
-    return Check(name, "warn", _("Late"), detail) if waiting > LATE else Check(name, "live", _("Running"), detail)
+    if not ledger.is_kept():
+        return Check(name, "failed", _("Not running"), _("no writer keeps the ledger"))
+    waiting = connection.xlen(metering.STREAM)
+    if waiting > LATE:
+        return Check(name, "warn", _("Late"), _("waiting: %(n)d") % {"n": waiting})
+    made = proof.latest()
+    if made is not None and not made.holds:
+        told = date_format(timezone.localtime(made.at), "SHORT_DATETIME_FORMAT")
+        return Check(name, "failed", _("Does not add up"), _("proof of %(at)s") % {"at": told})
+    return Check(name, "live", _("Running"), _("waiting: %(n)d") % {"n": waiting})

@@ -3,14 +3,14 @@
 import http.client
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from django.conf import settings
+from django.db import DatabaseError
 
 from paramstack_site import programs
-from tenants import metering
+from tenants import ledger
 
 Check = Callable[[], bool]
 PATIENCE = 2.0  # seconds for one question
@@ -73,10 +73,8 @@ def answers(queue: str) -> bool:
 
 
 def writer_reads() -> bool:
-    """Whether some ledger writer read the usage stream within the last second and a half."""
+    """Whether some ledger writer holds the ledger's lease."""
     try:
-        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE) as client:
-            readers: list[Any] = client.xinfo_consumers(metering.STREAM, metering.GROUP)
-    except redis.RedisError:
+        return ledger.is_kept()
+    except DatabaseError:
         return False
-    return any(reader["idle"] < 1500 for reader in readers)

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from django.db.models import Q
 
-from tenants import counters, epochs, metering
+from tenants import counters, epochs, metering, refusal_counts
 from tenants.entries import Entry
 from tenants.models import APIKey, LedgerHead
 
@@ -44,10 +44,7 @@ class Chores:
         epochs.assert_all()
         if now - self._tidied_at >= MINUTE:
             self._tidied_at = now
-            from tenants import refusals
-
-            if hasattr(refusals, "collect"):
-                refusals.collect(self._redis)
+            refusal_counts.collect(self._redis)
             self._note_use()
 
     def stream_is_lost(self, head: LedgerHead) -> bool:

@@ -14,9 +14,10 @@ from datetime import UTC
 from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
+from django.utils import timezone
 
 from attestation import receipts
-from tenants import booking, comparison, entries, metering, outcomes
+from tenants import alerts, booking, comparison, entries, metering, outcomes
 from tenants.entries import Entry, Row
 from tenants.models import LedgerBatch, LedgerHead, Tenant, UsageEvent
 
@@ -66,6 +67,11 @@ def mark() -> str:
     return head().mark
 
 
+def is_kept() -> bool:
+    """Whether a writer holds the ledger's lease."""
+    return LedgerHead.objects.filter(lease_until__gt=timezone.now()).exists()
+
+
 def write(
     taken: Iterable[Entry | metering.Event],
     at: LedgerHead | None = None,
@@ -88,12 +94,7 @@ def write(
         if book.unconfirmed:
             LedgerHead.objects.filter(pk=at.pk).update(unconfirmed=book.unconfirmed)
         if spent:
-            from contextlib import suppress
-
-            with suppress(ImportError):
-                from tenants import alerts
-
-                alerts.check(spent)
+            alerts.check(spent)
         if batch and batch[-1].proof:
             comparison.compare(*batch[-1].proof, position)
     return Written(len(batch), position, sealed, book.unconfirmed)

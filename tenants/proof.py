@@ -1,11 +1,12 @@
 """Proves that rows, roll-ups and counters are one sum, under load and at any moment.
 
 Counters: one step in Redis reads them all and puts what it read into the usage stream; the ledger's writer compares
-when it meets it (`comparison`). Rows and roll-ups: one query a roll-up, which is one snapshot.
+when it meets it (`comparison`). Rows and roll-ups: one query a roll-up, which is one snapshot (`sums`).
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -13,7 +14,11 @@ from typing import Any
 
 from tenants import comparison, counters, ledger, metering
 from tenants.models import LedgerProof
+from tenants.sums import differences
 
+__all__ = ["NoProof", "Taken", "audit", "differences", "latest", "prove", "take", "wait"]
+
+log = logging.getLogger(__name__)
 POLL_SECONDS = 0.03
 
 
@@ -28,29 +33,6 @@ class Taken:
     nonce: str
     entry: str
     reading: comparison.Reading
-
-
-@dataclass(frozen=True)
-class Total:
-    """A tenant's month (YYYYMM), summed from its rows and from its roll-up."""
-
-    tenant: str
-    month: str
-    rows: int
-    rows_nano: int
-    rolled: int
-    rolled_nano: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A roll-up that is not the sum of its rows. `key` names it, `ledger` and `rolled` are what both say of `what`."""
-
-    table: str
-    key: tuple[str, ...]
-    what: str
-    rows: int
-    rolled: int
 
 
 def prove(timeout_s: float = 30) -> LedgerProof:
@@ -76,6 +58,21 @@ def wait(taken: Taken, timeout_s: float = 30) -> LedgerProof:
             return found
         time.sleep(POLL_SECONDS)
     raise NoProof(f"The ledger writer has not come to the proof within {timeout_s:.0f} s. Is it running?")
+
+
+def audit() -> bool:
+    """One proof of everything, for the schedule: what differs is an error in the log. No proof is a warning."""
+    import redis
+
+    try:
+        made = prove()
+    except (NoProof, redis.RedisError) as error:
+        log.warning("No proof was made. %s", error)
+        return False
+    found = differences()
+    for finding in [*made.findings, *found]:
+        log.error("The ledger does not hold: %s", finding)
+    return made.holds and not found
 
 
 def latest() -> LedgerProof | None:
