@@ -16,7 +16,7 @@ from inference import aliases, registry, rollouts
 from inference import api as inference
 from inference.engines.client import EngineError
 from tenants import keys as api_keys
-from tenants.api import keys, tenant, usage
+from tenants.api import costs, keys, tenant, usage
 from training import api as training
 from training.problems import Problem
 
@@ -37,6 +37,12 @@ ROUTES = [
     path("keys/", keys.api_keys),
     path("keys/<str:key_id>/", keys.api_key),
     path("usage/", usage.usage),
+    path("usage/summary/", costs.summary),
+    path("usage/rows.csv", costs.usage_csv),
+    path("usage/focus.csv", costs.usage_focus),
+    path("usage/backtest/", costs.backtest_),
+    path("statements/", costs.statement_list),
+    path("statements/<str:month>/", costs.statement),
     path("receipts/<str:request_id>/", usage.receipt),
     path("datasets/", training.dataset_list),
     path("datasets/<uuid:dataset_id>/", training.dataset),

@@ -16,16 +16,18 @@ from typing import Any
 
 from django.db.models import Sum
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from tenants import costs, metering, rows
-from tenants.models import NANO, Quota, RefusalCount, Tenant, UsageEvent
+from tenants.models import RefusalCount, Tenant, UsageEvent
+from tenants.proposals import BadProposal, Proposal, in_force
 
+__all__ = ["BadProposal", "CAVEATS", "Proposal", "Result", "in_force", "replay", "run"]
 PERIODS = (1_000_000, 60_000_000, 1_000_000, 60_000_000)  # microseconds, as in lua/admit.lua
 MOST_DAYS = 92
 MOST_ROWS = 1_000_000  # then the replay is cut and says so
 READ = 5_000  # rows at a time
-MOST = dict(zip(Quota.FIELDS, (*(Quota.MOST_PER_SECOND, Quota.MOST_PER_MINUTE) * 2, Quota.MOST_OPEN), strict=True))
 FIELDS = (
     "id", "request_id", "source", "occurred_at", "day", "key_id", "model", "input_tokens", "cached_tokens",
     "output_tokens", "cost_nano", "latency_ms",
@@ -39,62 +41,6 @@ CAVEATS = (
     ),
     _("Calls under way are counted from the admission for as long as the answer took."),
 )
-
-
-class BadProposal(ValueError):
-    """A proposal that cannot be replayed; `field` is the part of it."""
-
-    def __init__(self, name: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.field = name
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """Limits in the order of metering.LIMITS for the tenant, or for its key `key`; nano-dollars a month; prices in
-    nano-dollars a million tokens, for `model` or for all. None: not proposed, so not applied.
-    """
-
-    limits: Sequence[int | None] = (None,) * 5
-    key: str = ""
-    budget_nano: int | None = None
-    input_nano_per_mtok: int | None = None
-    output_nano_per_mtok: int | None = None
-    cached_nano_per_mtok: int | None = None
-    model: str = ""
-
-    def check(self) -> None:
-        """Raises BadProposal."""
-        for name, limit in zip(metering.LIMITS, self.limits, strict=True):
-            if limit is not None and not 0 <= limit <= MOST[name]:
-                raise BadProposal(name, f"{name} is a whole number from 0 to {MOST[name]}.")
-        if self.budget_nano is not None and not 0 <= self.budget_nano <= 9_000_000 * NANO:
-            raise BadProposal("budget", "A budget is 0 to 9,000,000 dollars a month.")
-        prices = (self.input_nano_per_mtok, self.output_nano_per_mtok, self.cached_nano_per_mtok)
-        if any(price is not None and not 0 <= price <= 1_000_000 * NANO for price in prices):
-            raise BadProposal("price", "A price is 0 to 1,000,000 dollars a million tokens.")
-        if (self.input_nano_per_mtok is None) != (self.output_nano_per_mtok is None):
-            raise BadProposal("price", "A price is one for the input and one for the output: give both.")
-        if self.cached_nano_per_mtok is not None and self.input_nano_per_mtok is None:
-            raise BadProposal("price", "Give the price of input and output beside that of cached input.")
-        if not (any(limit is not None for limit in self.limits) or self.budget_nano is not None or self.prices):
-            raise BadProposal("", "Propose at least one limit, a budget or prices.")
-
-    @property
-    def prices(self) -> tuple[int, int, int] | None:
-        """Of input, output and cached input; None if none are proposed."""
-        if self.input_nano_per_mtok is None or self.output_nano_per_mtok is None:
-            return None
-        cached = self.input_nano_per_mtok if self.cached_nano_per_mtok is None else self.cached_nano_per_mtok
-        return self.input_nano_per_mtok, self.output_nano_per_mtok, cached
-
-    def cost(self, row: dict[str, Any]) -> int:
-        """What a row costs under the proposal: as booked, unless prices are proposed for its model."""
-        if self.prices is None or (self.model and row["model"] != self.model):
-            return int(row["cost_nano"])
-        input_price, output_price, cached_price = self.prices
-        tokens = row["input_tokens"], row["output_tokens"]
-        return metering.cost(*tokens, input_price, output_price, row["cached_tokens"], cached_price)
 
 
 @dataclass
@@ -123,6 +69,26 @@ class Result:
     @property
     def share(self) -> float:
         return self.refusals / self.calls if self.calls else 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON: money as exact decimals of dollars."""
+        return {
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "cut": self.cut,
+            "calls": self.calls,
+            "refused": self.refusals,
+            "by_limit": [
+                {"scope": scope, "limit": name, "calls": n} for (scope, name), n in self.refused.most_common()
+            ],
+            "by_day": [{"day": str(day), "calls": n[0], "refused": n[1]} for day, n in sorted(self.by_day.items())],
+            "budget_reached": {month: at.isoformat() for month, at in self.reached.items()},
+            "cost": costs.dollars(self.cost),
+            "cost_of_all": costs.dollars(self.cost_of_all),
+            "booked": costs.dollars(self.booked),
+            "refused_then": self.refused_then,
+            "cannot_know": [str(caveat) for caveat in CAVEATS],
+        }
 
 
 class Limiter:
@@ -165,7 +131,7 @@ def run(
     """Replays the last `days` days, today among them; at most `most` rows, oldest first. Raises BadProposal."""
     proposal.check()
     if not 1 <= days <= MOST_DAYS:
-        raise BadProposal("days", f"A back-test goes 1 to {MOST_DAYS} days back.")
+        raise BadProposal(gettext("A back-test goes 1 to %(most)d days back.") % {"most": MOST_DAYS}, "days")
     until = now or timezone.now()
     since = costs.today(tenant, until) - timedelta(days - 1)
     start = costs.instants(tenant, since, since)[0]

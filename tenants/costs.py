@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from tenants import forecasts, savings
 from tenants.models import NANO, Budget, Price, Tenant, UsageDay, UsageEndUser, UsageMonth
+from tenants.problems import Refused
 
 SUMS = {
     "spent": Sum("cost_nano"),
@@ -27,11 +29,13 @@ END_USERS = 20  # shown by name; the rest is one line
 Row = dict[str, Any]
 
 
-class NoSuchMonth(ValueError):
+class NoSuchMonth(Refused):
     """Text that is no month."""
 
+    field = "month"
+
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text!r} is no month. Write it as YYYYMM, for example 202611.")
+        super().__init__(_("“%(text)s” is no month. Write it as YYYYMM, for example 202611.") % {"text": text[:20]})
         self.text = text
 
 

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
 
 from tenants import costs
 from tenants.models import Tenant, UsageDay, UsageEvent
+from tenants.problems import Refused
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNK = 2_000  # rows that an export reads at once
 
 
-class BadCursor(ValueError):
+class BadCursor(Refused):
     """Text that no page ended with."""
 
+    field = "after"
+
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text[:40]!r} is no place in the ledger. Start again from the newest row.")
+        super().__init__(_("This is no place in the ledger. Start again from the newest row."))
         self.text = text
 
 

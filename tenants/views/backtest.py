@@ -14,7 +14,7 @@ from tenants import backtest as replay
 from tenants.models import Quota, Tenant
 
 MOST_ROWS = 100_000  # a page answers within seconds; the command reads more
-MOST_PRICE, MOST_BUDGET = 1_000_000, 9_000_000  # dollars: a million tokens, a month
+MOST_PRICE, MOST_BUDGET = 10_000, 9_000_000  # dollars: a million tokens, a month
 LABELS = {name: field.label for name, field in forms.Limits.base_fields.items()} | {"budget": _("Budget")}
 
 
@@ -57,7 +57,7 @@ def backtest(request: access.Request) -> HttpResponse:
         try:
             result = replay.run(tenant, form.proposal(), form.cleaned_data["days"], MOST_ROWS)
         except replay.BadProposal as error:
-            form.add_error(None, str(error))
+            form.add_error(error.field if error.field in form.fields else None, str(error))
     context = {
         "form": form,
         "yyyymm": costs.this_month(tenant),
