@@ -29,7 +29,7 @@ if not hold then return redis.error_reply('no amount in the hold') end
 
 redis.call('HDEL', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[3], ARGV[2])
-redis.call('HINCRBY', KEYS[6] .. tenant .. ':' .. month, 'held', '-' .. hold)
+redis.call('HINCRBY', KEYS[6] .. tenant .. ':' .. month, 'held', int(0 - hold)) -- a hold of nothing: -0 is no integer
 redis.call('HINCRBY', KEYS[6] .. tenant .. ':' .. month, 'spent', ARGV[3])
 for _, name in ipairs({tenant, key}) do
   if redis.call('HINCRBY', KEYS[4], name, -1) <= 0 then redis.call('HDEL', KEYS[4], name) end
