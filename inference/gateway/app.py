@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from redis.exceptions import RedisError
 
@@ -26,7 +27,7 @@ from tenants.metering import Verdict
 log = logging.getLogger(__name__)
 ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls between costs one
 DRAIN_SECONDS = 30.0
-MARK_SECONDS = 0.2  # a mark that was read so lately is not read again because Redis does not have it
+MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
 
 
 class Gateway:
@@ -41,6 +42,7 @@ class Gateway:
         self._counters: Counters
         self._upstream = upstream.Upstream(engine_url)
         self._streams = Streams(self._snapshots)
+        self._unmarked_until = 0.0
         self._running = 0
         self._idle = asyncio.Event()
         self._draining = False
@@ -138,6 +140,7 @@ class Gateway:
     ) -> tuple[Call, Verdict]:
         """The call with its hold taken. A snapshot that is out of date is read again and tried again."""
         for _ in range(ATTEMPTS):
+            unmarked = False
             try:
                 call = _plan(request_id, snapshot, key, request)
             except Refusal as refusal:  # by the settings as they are now, or as they were?
@@ -149,7 +152,12 @@ class Gateway:
                     call.at_us = verdict.at_us
                     return call, verdict
                 self._check(verdict, call)
-            snapshot, key = await self._open(scope, snapshot)
+                unmarked = verdict.reason == "unmarked"
+            old = snapshot
+            snapshot, key = await self._open(scope, old)
+            if unmarked and snapshot.mark == old.mark:  # not rebuilt yet
+                self._unmarked_until = time.monotonic() + MARK_SECONDS
+                raise Unavailable
         raise Refusal(503, "settings_changing", "Your organisation's settings are changing. Try again.", None, 1)
 
     def _check(self, verdict: Verdict, call: Call) -> None:
@@ -160,7 +168,7 @@ class Gateway:
             raise refusing.over(verdict, decisions.issue(self._secret, decision), decision.code)
         if verdict.reason == "backlog":
             raise refusing.backlog()
-        if verdict.reason == "unmarked" and self._snapshots.age(call.event.tenant) < MARK_SECONDS:
+        if verdict.reason == "unmarked" and time.monotonic() < self._unmarked_until:
             raise Unavailable
 
     def _decided(self, refusal: Refusal, snapshot: TenantSnapshot, key: Key, model: str, now_us: int) -> Refusal:

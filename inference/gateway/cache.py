@@ -33,7 +33,6 @@ class Cache:
         self._load, self._loaded = load, loaded
         self._snapshots: dict[str, TenantSnapshot] = {}  # by tenant
         self._tenants: dict[str, str] = {}  # key id -> tenant
-        self._read_at: dict[str, float] = {}
         self._unknown: dict[str, float] = {}  # key id -> when it may be asked for again
         self._loading: dict[str, asyncio.Task[TenantSnapshot | None]] = {}  # by tenant, or by key id before it is known
         self._lookups = asyncio.Semaphore(LOOKUPS)
@@ -41,10 +40,6 @@ class Cache:
 
     def known(self, key_id: str) -> TenantSnapshot | None:
         return self._snapshots.get(self._tenants.get(key_id, ""))
-
-    def age(self, tenant: str) -> float:
-        """Seconds since the tenant was read."""
-        return time.monotonic() - self._read_at.get(tenant, 0.0)
 
     async def find(self, key_id: str, address: str) -> TenantSnapshot | None:
         """The snapshot with that key, read if need be; raises TooManyUnknown, or what the loader raises."""
@@ -90,13 +85,11 @@ class Cache:
         while len(self._snapshots) >= self.CAPACITY:
             self._forget(next(iter(self._snapshots)))
         self._snapshots[snapshot.tenant] = snapshot
-        self._read_at[snapshot.tenant] = time.monotonic()
         self._tenants.update(dict.fromkeys(snapshot.keys, snapshot.tenant))
         return snapshot
 
     def _forget(self, tenant: str) -> None:
         if old := self._snapshots.pop(tenant, None):
-            del self._read_at[tenant]
             for key_id in old.keys:
                 self._tenants.pop(key_id, None)
 
