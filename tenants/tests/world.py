@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import redis
+from django.utils import timezone
 
-from tenants import counters, metering
+from tenants import counters, ledger, metering
+from tenants.models import APIKey, UsageEvent, UsageMonth
 
 MARK = f"{'ab' * 16}:1"
 START = 1_795_600_000_000_000  # us; 2026-11-25
@@ -72,3 +74,46 @@ def _raw(client):
     return redis.ConnectionPool(
         connection_class=pool.connection_class, **(pool.connection_kwargs | {"decode_responses": False})
     )
+
+
+class Stage(World):
+    """A World of real tenants: Acme's key, the ledger's mark, rows and counters side by side."""
+
+    def __init__(self, url: str, cast) -> None:
+        super().__init__(url)
+        self.acme, self.globex = str(cast.acme.pk), str(cast.globex.pk)
+        self.key = APIKey.objects.create(pk="key-of-acme", tenant=cast.acme, name="web").pk
+        self.day = timezone.now().date().isoformat()
+        self.yyyymm = self.day[:4] + self.day[5:7]
+
+    def event(self, id_, status="settled", **facts):
+        named = {"tenant": self.acme, "key": self.key, "day": self.day}
+        return super().event(id_, status, **(named | facts))
+
+    def admit(self, id_, tokens=0, hold=0, **facts):
+        self.mark = ledger.mark()
+        return super().admit(id_, tokens, hold, **({"tenant": self.acme, "key": self.key} | facts))
+
+    def settle(self, id_, used=0, cost=0, status="settled", lapsed="", **facts):
+        return super().settle(id_, used, cost, status, lapsed, **facts)
+
+    def call(self, id_, used=10, cost=100, **facts):
+        """A whole call, held at twice what it then costs."""
+        assert self.admit(id_, 2 * used, 2 * cost, **facts).reason == ""
+        return self.settle(id_, used, cost, **facts)
+
+    def lapse(self, id_) -> None:
+        """Its gateway has not renewed it for too long."""
+        self.client.zadd(metering.LEASES, {id_: 1})
+
+    def counted(self):
+        """What the counters say of Acme's month."""
+        return self.month(self.acme, self.yyyymm)
+
+    def booked(self):
+        """What the ledger says of Acme's month: (cost, cost without what corrections moved)."""
+        month = UsageMonth.objects.get(tenant=self.acme, month=self.yyyymm)
+        return month.cost_nano, month.cost_nano - month.corrected_nano
+
+    def rows(self, **which):
+        return list(UsageEvent.objects.filter(**which).order_by("pk"))
