@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from tenants import alerts, proof
+from tenants import alerts, idempotency, proof
 
 
 @shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -19,6 +19,12 @@ def deliver_alerts() -> int:
 @shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
 def deliver_alert(alert_id: int) -> bool:
     return alerts.deliver(alert_id)
+
+
+@shared_task  # type: ignore[untyped-decorator]  # Celery ships no types
+def forget_replies() -> int:
+    """Deletes what POSTs with an Idempotency-Key answered more than a day ago; answers how many."""
+    return idempotency.forget()
 
 
 @shared_task  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -14,16 +14,17 @@ import uuid
 from typing import Any
 
 import orjson
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from attestation import vault
 from tenants import audit, outbound
 from tenants.models import Tenant, User, Webhook
 from tenants.problems import Refused
 
-SECRET_BYTES, NONCE_BYTES = 32, 12
+PURPOSE = "webhook secrets"
+SECRET_BYTES = 32
 SECRET_PREFIX = "whsec_"  # noqa: S105  (what Standard Webhooks puts before a secret)
 
 
@@ -58,7 +59,8 @@ def set_(tenant: Tenant, url: str, user: User | None) -> tuple[Webhook, str]:
         raise BadWebhook(_("The address is longer than 400 characters. Give a shorter one."))
     before, secret = of(tenant), os.urandom(SECRET_BYTES)
     webhook, _made = Webhook.objects.update_or_create(
-        tenant=tenant, defaults={"url": url, "secret": seal(tenant, secret), "created_at": timezone.now()}
+        tenant=tenant,
+        defaults={"url": url, "secret": vault.seal(PURPOSE, str(tenant.pk), secret), "created_at": timezone.now()},
     )
     audit.record(user, "webhook.set", tenant.slug, before and {"url": before.url}, {"url": url}, tenant)
     return webhook, SECRET_PREFIX + base64.b64encode(secret).decode()
@@ -108,30 +110,12 @@ def sign(secret: bytes, message_id: str, at: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
 
 
-def seal(tenant: Tenant, secret: bytes) -> bytes:
-    """`secret` under the master key; it opens for this tenant only."""
-    nonce = os.urandom(NONCE_BYTES)
-    return nonce + bytes(_cipher().encrypt(nonce, secret, tenant.pk.bytes))
-
-
 def unseal(webhook: Webhook) -> bytes:
-    """The secret itself. Raises NotDelivered under another MASTER_KEY."""
-    from cryptography.exceptions import InvalidTag
-
-    sealed = bytes(webhook.secret)
+    """The secret itself. Raises NotDelivered under another MASTER_KEY, or of another tenant's row."""
     try:
-        return bytes(_cipher().decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], webhook.tenant_id.bytes))
-    except InvalidTag:
-        raise NotDelivered("its secret does not open with this MASTER_KEY; set the webhook again") from None
-
-
-def _cipher() -> Any:
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    derive = HKDF(hashes.SHA256(), length=32, salt=None, info=b"paramstack webhook secrets v1")
-    return AESGCM(derive.derive(settings.MASTER_KEY.encode()))
+        return vault.unseal(PURPOSE, str(webhook.tenant_id), bytes(webhook.secret))
+    except vault.Locked as error:
+        raise NotDelivered(_("Its secret does not open with this MASTER_KEY. Set the webhook again.")) from error
 
 
 def _sentence(error: outbound.BadAddress) -> str:
