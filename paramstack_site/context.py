@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
@@ -39,13 +40,19 @@ def _theme(request: HttpRequest) -> str:
 
 
 def _counts(tenant: Tenant) -> dict[str, Any]:
-    """What waits, runs and is on trial: three queries."""
-    active = Job.objects.filter(tenant=tenant, state__in=[Job.State.QUEUED, Job.State.RUNNING])
-    by_kind = dict(active.order_by().values_list("kind").annotate(n=Count("pk")))
-    canary = Rollout.objects.filter(alias__tenant=tenant, state=Rollout.State.RUNNING).first()
-    return {
-        "waiting": PreferencePair.objects.filter(tenant=tenant).waiting().count(),
-        "rlaif": by_kind.get("rlaif", 0),
-        "dpo": by_kind.get("dpo", 0) + by_kind.get("evaluation", 0),
-        "canary": basis(canary.weight_bp) if canary else "",
-    }
+    """What waits, runs and is on trial: one query."""
+    active = Job.objects.filter(tenant=OuterRef("pk"), state__in=[Job.State.QUEUED, Job.State.RUNNING])
+    canaries = Rollout.objects.filter(alias__tenant=OuterRef("pk"), state=Rollout.State.RUNNING)
+    found = Tenant.objects.filter(pk=tenant.pk).values(
+        waiting=_count(PreferencePair.objects.filter(tenant=OuterRef("pk")).waiting()),
+        rlaif=_count(active.filter(kind="rlaif")),
+        dpo=_count(active.filter(kind__in=["dpo", "evaluation"])),
+        canary=Subquery(canaries.values("weight_bp")[:1]),
+    )
+    counts: Any = found[0]
+    return {**counts, "canary": basis(counts["canary"]) if counts["canary"] is not None else ""}
+
+
+def _count(rows: QuerySet[Any]) -> Coalesce:
+    """How many rows of the tenant there are, as a part of a query about the tenant."""
+    return Coalesce(Subquery(rows.order_by().values("tenant").annotate(n=Count("pk")).values("n")), 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
+from django.db.models import F, FilteredRelation, Q
 from django.http import Http404, HttpRequest, HttpResponse
 
 from tenants.models import Member, Tenant, User
@@ -53,8 +54,10 @@ def enter(request: Any, slug: str) -> HttpResponse | None:
     """Sets request.tenant and request.role, or sends to login, or raises Http404 for a stranger."""
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    tenant = Tenant.objects.filter(slug=slug).first()
-    role = tenant and role_of(request.user, tenant)
+    own = FilteredRelation("members", condition=Q(members__user=request.user))  # one query for tenant, role and budget
+    found = Tenant.objects.filter(slug=slug).annotate(own=own, own_role=F("own__role"))
+    tenant: Any = found.select_related("budget").first()
+    role = tenant and (tenant.own_role or ("owner" if request.user.is_superuser else None))
     if not tenant or not role or tenant.status == Tenant.Status.CLOSED:
         raise Http404
     request.tenant, request.role = tenant, role

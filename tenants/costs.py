@@ -80,9 +80,10 @@ def budget(tenant: Tenant) -> int:
         return 0
 
 
-def months(tenant: Tenant, most: int = 13) -> dict[str, Row]:
-    """Figures of the latest months that have rows, by month, newest first."""
-    rows = UsageMonth.objects.filter(tenant=tenant).order_by("-month")[:most]
+def months(tenant: Tenant, most: int = 13, only: str = "") -> dict[str, Row]:
+    """Figures of the latest months that have rows (or `only` of one), by month, newest first."""
+    rows = UsageMonth.objects.filter(tenant=tenant).order_by("-month")
+    rows = rows.filter(month=only) if only else rows[:most]
     return {row.month: of_total(row) | {"corrected": row.corrected_nano} for row in rows}
 
 
@@ -123,6 +124,15 @@ def by_key(tenant: Tenant, month: str | None = None) -> list[Row]:
 def by_price(tenant: Tenant, month: str | None = None) -> list[Row]:
     """[{price_id, spent, ...}]: what each version of the price book brought in; 0: calls without a price."""
     return _by(tenant, month, "price_id")
+
+
+def parts(tenant: Tenant, month: str) -> dict[str, list[Row]]:
+    """by_model, by_key and by_price of one month, from one reading."""
+    names = {"by_model": ("model", "served", "adapter_digest"), "by_key": ("key_id",), "by_price": ("price_id",)}
+    rows = _by(tenant, month, *(name for part in names.values() for name in part))
+    found = {part: _merged(rows, by) for part, by in names.items()}
+    keys = dict(tenant.api_keys.values_list("pk", "name"))
+    return found | {"by_key": [row | {"name": keys.get(row["key_id"], "")} for row in found["by_key"]]}
 
 
 def by_end_user(tenant: Tenant, month: str | None = None, most: int = END_USERS) -> list[Row]:
@@ -175,6 +185,17 @@ def _by(tenant: Tenant, month: str | None, *names: str) -> list[Row]:
     rows = _days(tenant, *bounds(month or this_month(tenant))).values(*names).annotate(**SUMS).order_by()
     found = [{**{name: row[name] for name in names}, **_figures(row)} for row in rows]
     return sorted(found, key=lambda row: (-row["spent"], *(str(row[name]) for name in names)))
+
+
+def _merged(rows: list[Row], names: tuple[str, ...]) -> list[Row]:
+    """Rows of sums, added up by fewer columns, dearest first."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        of = tuple(row[name] for name in names)
+        into = found.setdefault(of, dict(zip(names, of, strict=True)) | NOTHING)
+        for name in NOTHING:
+            into[name] += row[name]
+    return sorted(found.values(), key=lambda row: (-row["spent"], *(str(row[name]) for name in names)))
 
 
 def _figures(row: Row) -> dict[str, int]:

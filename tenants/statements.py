@@ -15,7 +15,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from tenants import costs, exports
-from tenants.models import LedgerProof, Price, RefusalCount, Tenant, UsageEvent, UsageMonth
+from tenants.models import LedgerProof, Price, RefusalCount, Tenant, UsageEvent
 
 CURRENCY = "USD"
 MOST_CORRECTIONS = 1_000  # named one by one; `corrections.complete` says whether all are
@@ -70,15 +70,15 @@ class Statement:
         }
 
 
-def of(tenant: Tenant, month: str) -> Statement:
-    """The statement of a month `YYYYMM`; raises costs.NoSuchMonth.
+def of(tenant: Tenant, month: str, total: dict[str, Any] | None = None) -> Statement:
+    """The statement of a month `YYYYMM`; `total` is its row of `costs.months`, if known. Raises costs.NoSuchMonth.
 
     `booked_late` is the part of the total that reached the budget's counter only afterwards: corrections and calls
     whose hold was lost.
     """
     start, end = costs.instants(tenant, *costs.bounds(month))
-    found = UsageMonth.objects.filter(tenant=tenant, month=month).first()
-    parts = {name: getattr(costs, name)(tenant, month) for name in PARTS}
+    total = costs.months(tenant, only=month).get(month, costs.NOTHING | {"corrected": 0}) if total is None else total
+    parts = costs.parts(tenant, month)
     used = [row["price_id"] for row in parts["by_price"]]
     corrections = _corrections(tenant, start, end)
     return Statement(
@@ -87,8 +87,8 @@ def of(tenant: Tenant, month: str) -> Statement:
         start=start,
         end=end,
         made_at=timezone.now().astimezone(UTC),
-        total=costs.of_total(found) if found else {**costs.NOTHING},
-        booked_late=found.corrected_nano if found else 0,
+        total=total,
+        booked_late=total["corrected"],
         parts=parts,
         prices=list(Price.objects.filter(pk__in=used)),
         corrections=corrections[:MOST_CORRECTIONS],

@@ -39,8 +39,9 @@ def statement(request: access.Request) -> HttpResponse:
     """The monthly statement, for reading and printing."""
     tenant: Tenant = request.tenant
     month = cost.picked(request, tenant)
-    found = statements.of(tenant, month)
-    context = cost.picker(tenant, costs.months(tenant), month) | {
+    months = costs.months(tenant)
+    found = statements.of(tenant, month, months.get(month))
+    context = cost.picker(tenant, months, month) | {
         "statement": found,
         "by_model": [(row, row["model"], row["served"]) for row in found.parts["by_model"]],
         "by_key": [(row, row["name"], row["key_id"]) for row in found.parts["by_key"]],
