@@ -215,7 +215,9 @@ def test_refusals_have_the_engine_s_shape(files, engine):
         {"max_tokens": "many"},
         {"temperature": -1},
         {"top_p": 0},
-        {"n": 2},
+        {"n": 0},
+        {"n": 9},
+        {"n": "two"},
         {"stop": ["", "a"]},
         {"messages": ["a"]},
         {"messages": []},
@@ -227,6 +229,41 @@ def test_a_request_that_cannot_be_served_as_asked_is_refused(engine, wrong):
     with pytest.raises(EngineError) as refused:
         engine._ask("POST", "/v1/chat/completions", body)
     assert refused.value.status == 400
+
+
+def test_several_answers_differ_by_their_seed_and_each_is_the_one_it_would_be_alone(engine):
+    options = {"temperature": 1, "max_tokens": 8}
+    message = [{"role": "user", "content": "kota nedir"}]
+    answer = engine.chat("t.a-v1", message, n=3, seed=5, **options)
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert texts == [ask(engine, "t.a-v1", "kota nedir", seed=5 + index, **options) for index in range(3)]
+    assert len(set(texts)) == 3
+    single = engine.chat("t.a-v1", message, seed=5, **options)["usage"]
+    assert answer["usage"]["prompt_tokens"] == single["prompt_tokens"]
+    assert single["completion_tokens"] < answer["usage"]["completion_tokens"] <= 24
+
+
+def test_a_stream_of_several_answers_says_which_is_which(engine):
+    import json
+
+    import httpx2
+
+    message = [{"role": "user", "content": "kota nedir"}]
+    options = {"temperature": 1, "max_tokens": 8, "n": 3, "seed": 5}
+    body = {"model": "base", "messages": message, "stream": True, "stream_options": {"include_usage": True}} | options
+    text = httpx2.post(engine.url + "/v1/chat/completions", json=body, timeout=60).text
+    *chunks, last = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    said, ended = [""] * 3, []
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        said[choice["index"]] += choice["delta"].get("content", "")
+        ended += [choice["index"]] if choice["finish_reason"] else []
+    whole = engine.chat("base", message, **options)
+    assert said == [choice["message"]["content"] for choice in whole["choices"]]
+    assert sorted(ended) == [0, 1, 2]
+    assert last["usage"] == whole["usage"]
+    assert text.endswith("data: [DONE]\n\n")
 
 
 def test_an_endless_seed_is_a_seed(engine):
