@@ -239,7 +239,7 @@ def test_the_writers_loop_books_and_ends_when_it_is_told(serving, key):
 
 def saved(serving) -> dict[bytes, bytes]:
     with redis.Redis.from_url(serving.redis_url) as client:
-        return {name: client.dump(name) for name in client.keys("ps:*")}  # type: ignore[misc, union-attr]
+        return {name: client.dump(name) for name in client.keys("ps:*")}
 
 
 def restore(serving, kept: dict[bytes, bytes]) -> None:

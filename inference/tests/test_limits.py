@@ -52,7 +52,7 @@ def test_each_limit_lets_one_of_two_calls_through(serving, alone, key, cast, fie
 
 @pytest.mark.parametrize("field", Quota.FIELDS)
 def test_a_limit_of_nothing_lets_nothing_pass_and_waiting_does_not_help(serving, alone, key, cast, field):
-    limits.set_quota(cast.acme, cast.owner, **{field: 0})
+    limits.set_quota(cast.acme, cast.owner, key=None, **{field: 0})
     response = serving.post(key, NINE)
     assert response.status_code == 429
     assert "retry-after" not in response.headers
@@ -62,12 +62,12 @@ def test_a_limit_of_nothing_lets_nothing_pass_and_waiting_does_not_help(serving,
 
 @pytest.mark.parametrize("field", ["tokens_per_second", "tokens_per_minute"])
 def test_a_call_larger_than_the_limit_is_told_that_it_never_passes(serving, alone, key, cast, field):
-    limits.set_quota(cast.acme, cast.owner, **{field: NEED - 1})
+    limits.set_quota(cast.acme, cast.owner, key=None, **{field: NEED - 1})
     response = serving.post(key, NINE)
     assert response.json()["error"]["code"] == "tokens_exceed_limit"
     assert f"may take {NEED} tokens" in response.json()["error"]["message"]
     assert response.headers["x-should-retry"] == "false"
-    limits.set_quota(cast.acme, cast.owner, **{field: NEED})
+    limits.set_quota(cast.acme, cast.owner, key=None, **{field: NEED})
     assert serving.post(key, NINE).status_code == 200
 
 

@@ -36,7 +36,7 @@ def arm(serving, key, user):
 
 def test_callers_stick_and_a_growing_weight_keeps_them():
     def taken(weight):
-        route = Route("bot", Target("a", "", 1, 1), Target("b", "", 1, 1), weight, "salt", is_alias=True)
+        route = Route("bot", Target("a", "", 1, 1, 1), Target("b", "", 1, 1, 1), weight, "salt", is_alias=True)
         arms = {user: route.choose(f"user-{user}") for user in range(10_000)}
         return {user for user, choice in arms.items() if choice and choice.arm == "challenger"}
 

@@ -1,11 +1,12 @@
 """What the loader reads of a tenant, how often it asks the database, and until when what it read holds."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from inference import aliases, snapshots
-from inference.gateway.snapshot import NEVER
+from inference.gateway.snapshot import NEVER, TenantSnapshot
 from inference.models import Adapter, BaseModel
 from inference.snapshots import _day, _us
 from tenants import keys, ledger, limits, prices
@@ -16,6 +17,16 @@ QUERIES = 9  # tenant with budget, head, bases, adapters, aliases, prices, polic
 
 def at(text):
     return _us(datetime.fromisoformat(text))
+
+
+def read(key_id) -> TenantSnapshot:
+    snapshot = snapshots.load(key_id)
+    assert snapshot
+    return snapshot
+
+
+def target(key_id, model) -> Any:
+    return read(key_id).routes[model].champion
 
 
 @pytest.fixture
@@ -29,8 +40,7 @@ def test_one_snapshot_has_all_keys_of_the_tenant_with_their_limits(known, cast):
     reader, _ = keys.create(cast.acme, "reader", cast.owner, scopes=["usage"])
     foreign, _ = keys.create(cast.globex, "foreign")
     limits.set_quota(cast.acme, cast.owner, key=other, tokens_per_second=7)
-    snapshot = snapshots.load(known)
-    assert snapshot
+    snapshot = read(known)
     assert set(snapshot.keys) == {known, other.pk}
     assert (snapshot.tenant, snapshot.mark) == (str(cast.acme.pk), ledger.mark())
     first, second = snapshot.keys[known], snapshot.keys[other.pk]
@@ -41,13 +51,13 @@ def test_one_snapshot_has_all_keys_of_the_tenant_with_their_limits(known, cast):
     assert first.terms.budget_nano == 100_000_000_000
     cast.acme.refresh_from_db()
     assert first.terms.epoch == snapshot.epoch == cast.acme.epoch
-    assert snapshots.load(reader.pk).keys.keys() == snapshot.keys.keys()
+    assert read(reader.pk).keys.keys() == snapshot.keys.keys()
     assert snapshots.load("nobody") is None
 
 
 def test_the_number_of_queries_does_not_grow(known, cast, publish, django_assert_num_queries):
     with django_assert_num_queries(QUERIES):
-        snapshots.load(known)
+        read(known)
     for number in range(4):
         record, _ = keys.create(cast.acme, f"key {number}", cast.owner)
         limits.set_quota(cast.acme, cast.owner, key=record, requests_per_second=1)
@@ -58,15 +68,14 @@ def test_the_number_of_queries_does_not_grow(known, cast, publish, django_assert
         alias.save()
         BaseModel.objects.create(name=f"base{number}", source="/m")
     with django_assert_num_queries(QUERIES):
-        snapshot = snapshots.load(known)
-    assert snapshot
+        snapshot = read(known)
     assert len(snapshot.keys) == 5
     assert len(snapshot.routes) == 1 + 4 + 4 + 4
 
 
 def test_terms_end_with_the_day_and_before_it_with_a_price_or_a_key(known, cast, base):
     now = datetime.now(UTC)
-    whole_day = snapshots.load(known).keys[known].terms.until_us
+    whole_day = read(known).keys[known].terms.until_us
     assert whole_day == _day("Europe/Istanbul", _us(now))[1]
     soon = now + timedelta(seconds=2)
     if _us(soon) >= whole_day:
@@ -74,20 +83,20 @@ def test_terms_end_with_the_day_and_before_it_with_a_price_or_a_key(known, cast,
     old = Price.objects.get()
     Price.objects.filter(pk=old.pk).update(valid_until=soon)
     new = Price.objects.create(model="demo-base", input_nano_per_mtok=1, output_nano_per_mtok=1, valid_from=soon)
-    snapshot = snapshots.load(known)
+    snapshot = read(known)
     assert snapshot.keys[known].terms.until_us == _us(soon)
-    assert snapshot.routes["demo-base"].champion.price == old.pk
+    assert target(known, "demo-base").price == old.pk
     earlier = now + timedelta(seconds=1)
     APIKey.objects.filter(pk=known).update(expires_at=earlier)
-    assert snapshots.load(known).keys[known].terms.until_us == _us(earlier)
+    assert read(known).keys[known].terms.until_us == _us(earlier)
     Price.objects.filter(pk=new.pk).delete()
     Price.objects.filter(pk=old.pk).update(valid_until=now - timedelta(seconds=1))
-    assert snapshots.load(known).routes["demo-base"].unpriced == "demo-base"
+    assert read(known).routes["demo-base"].unpriced == "demo-base"
 
 
 def test_a_price_for_comparison_bills_nobody(known, base):
     Price.objects.update(kind=Price.Kind.REFERENCE)
-    assert snapshots.load(known).routes["demo-base"].champion is None
+    assert target(known, "demo-base") is None
 
 
 def test_an_adapter_costs_what_its_own_line_says_then_that_of_adapters_then_its_base(known, cast, publish):
@@ -95,7 +104,7 @@ def test_an_adapter_costs_what_its_own_line_says_then_that_of_adapters_then_its_
     Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
 
     def cost():
-        return snapshots.load(known).routes["destek-v1"].champion.input_nano_per_mtok
+        return target(known, "destek-v1").input_nano_per_mtok
 
     found = [cost()]
     for model, nano in (("adapter", 5), ("acme/destek-v1", 6)):
@@ -115,7 +124,7 @@ def test_a_key_that_ended_is_remembered_for_a_while_with_the_reason(known, cast)
         record, _ = keys.create(cast.acme, name)
         APIKey.objects.filter(pk=record.pk).update(**changes)
         ended[name] = record.pk
-    found = snapshots.load(known).keys
+    found = read(known).keys
     assert found[ended["expired"]].ended == "expired"
     assert found[ended["revoked"]].ended == "revoked"
     assert found[ended["in grace"]].ended == ""
@@ -123,13 +132,13 @@ def test_a_key_that_ended_is_remembered_for_a_while_with_the_reason(known, cast)
     assert found[known].ends_us == NEVER
     cast.acme.status = "suspended"
     cast.acme.save()
-    assert {key.ended for key in snapshots.load(known).keys.values()} == {"suspended"}
+    assert {key.ended for key in read(known).keys.values()} == {"suspended"}
 
 
 def test_without_a_quota_there_is_no_limit_and_without_a_budget_no_money(known, cast):
     Quota.objects.all().delete()
     cast.acme.budget.delete()
-    terms = snapshots.load(known).keys[known].terms
+    terms = read(known).keys[known].terms
     assert (list(terms.tenant_limits), terms.budget_nano) == ([None] * 5, 0)
 
 
