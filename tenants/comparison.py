@@ -38,6 +38,8 @@ class Reading:
         """Raises ValueError, KeyError or TypeError for what PROOF did not write."""
         read = orjson.loads(text)
         months = {name: tuple(int(part) for part in parts) for name, parts in dict(read["months"]).items()}
+        if not all(":" in name for name in months):
+            raise ValueError("a month without a tenant")
         spent, held, corrected = ({name: parts[i] for name, parts in months.items()} for i in range(3))
         holds, open_, calls = (
             {name: int(part) for name, part in dict(read[what]).items()} for what in ("holds", "open", "calls")

@@ -1,134 +1,200 @@
-"""The ledger: one row an event, sealed; what it cost by day, by model, by month."""
+"""The ledger: one row an event, sealed; its roll-ups in the same transaction; entries read for what they are."""
 
 import json
-from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
+import orjson
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError
+from hypothesis import given
+from hypothesis import strategies as st
 
-from attestation import keyring, receipts
+from attestation import canonical, keyring, log, receipts
 from attestation.signing import VerificationError
-from tenants import costs, keys, ledger, metering, prices
-from tenants.models import LedgerBatch, Price, UsageEvent
+from tenants import alerts, booking, entries, ledger, metering, sums
+from tenants.models import APIKey, LedgerBatch, LedgerHead, UsageDay, UsageEndUser, UsageEvent, UsageMonth
 
-pytestmark = pytest.mark.django_db
+AT = 1_795_602_030_456_789  # us
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text('ıİşğ\x00\x07\x1f\x7f\u2028"\\/é😀\n')
 
 
 @pytest.fixture
 def event(cast):
-    key, _ = keys.create(cast.acme, "x")
-    whole = metering.Event(
-        "req_0", str(cast.acme.pk), key.pk, "2026-11-25T10:20:30.456Z", "202611", "settled", "m", "m"
-    )
+    APIKey.objects.create(pk="key-of-acme", tenant=cast.acme, name="web")
+    base = {"model": "şampiyon", "served": "m", "at_us": AT, "input_tokens": 3, "output_tokens": 2}
+    base |= {"tenant": str(cast.acme.pk), "key": "key-of-acme", "day": "2026-11-25", "status": "settled"}
 
-    def make(number=0, **changes):
-        changes = {
-            "request_id": f"req_{number}",
-            "cost_nano": 10 + number,
-            "input_tokens": 3,
-            "output_tokens": 2,
-        } | changes
-        return asdict(whole) | changes
+    def make(number=0, **facts):
+        return metering.Event(**({"request_id": f"r{number}", "cost_nano": 10 + number} | base | facts))
 
     return make
 
 
+def totals(model, *keys):
+    names = (*keys, "calls", "input_tokens", "cached_tokens", "output_tokens", "cost_nano")
+    return sorted(model.objects.values_list(*names))
+
+
+@pytest.mark.django_db
 def test_a_batch_is_written_once_whatever_comes_twice(event):
-    batch = ledger.write([event(1), event(2), event(1)])
-    assert batch
-    assert batch.size == 2
-    assert ledger.write([event(1), event(2)]) is None
-    second = ledger.write([event(2), event(3)])
-    assert second
-    assert second.size == 1
+    assert ledger.write([event(1), event(2), event(1)]).batch.size == 2
+    assert ledger.write([event(1), event(2)]).batch is None
+    assert ledger.write([event(2), event(3)]).batch.size == 1
+    assert ledger.write([]).batch is None
     assert UsageEvent.objects.count() == 3
-    assert ledger.write([]) is None
+    assert sums.differences() == []
 
 
+@pytest.mark.django_db
+def test_the_same_id_of_two_tenants_is_two_calls(event, cast):
+    ledger.write([event(1), event(1, tenant=str(cast.globex.pk), key="")])
+    assert UsageEvent.objects.count() == 2
+
+
+@pytest.mark.django_db
 def test_every_row_of_a_batch_has_a_receipt_that_holds(event, cast):
-    ledger.write([event(number) for number in range(5)])
-    for number in range(5):
-        receipt = json.loads(json.dumps(ledger.receipt(cast.acme, f"req_{number}")))
+    ledger.write([event(1, end_user="ayşe \x07 😀", price=0, key=""), *(event(number) for number in range(2, 6))])
+    for number in range(1, 6):
+        receipt = json.loads(json.dumps(ledger.receipt(cast.acme, f"r{number}")))
         row = receipts.verify(receipt, keyring.public_keys())["row"]
-        assert (row["cost_nano"], row["occurred_at"]) == (10 + number, "2026-11-25T10:20:30.456Z")
+        assert (row["cost_nano"], row["occurred_at"]) == (10 + number, "2026-11-25T10:20:30.456789Z")
+        assert row["day"] == "2026-11-25"
 
 
-@pytest.mark.parametrize("column", ["cost_nano", "output_tokens", "adapter_digest", "status", "occurred_at"])
-def test_a_row_changed_in_the_database_has_no_receipt_that_holds(event, cast, column):
+@pytest.mark.django_db
+@pytest.mark.parametrize("at_us", [AT, AT // 10**6 * 10**6])  # with and without a fraction
+def test_a_row_reads_as_it_was_written(event, at_us):
+    told = event(1, at_us=at_us, arm="champion", weight_bp=9_000, cached_tokens=1, ttft_ms=5, latency_ms=7)
+    ledger.write([told])
+    row = UsageEvent.objects.get()
+    assert ledger.canonical(row) == entries.of(told).row
+    assert (row.day, row.key_id, row.position) == (date(2026, 11, 25), "key-of-acme", 0)
+    assert UsageEvent.objects.filter(occurred_at=datetime.fromtimestamp(at_us // 10**6, UTC)).exists() == (at_us != AT)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cost_nano": 1},
+        {"output_tokens": 9},
+        {"status": "blocked"},
+        {"end_user": "x"},
+        {"source": "adjustment"},
+        {"day": date(2026, 11, 24)},
+        {"price_id": 7},
+        {"key_id": None},
+        {"occurred_at": datetime(2026, 11, 25, 10, 20, 30, tzinfo=UTC)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_row_changed_in_the_database_has_no_receipt_that_holds(event, cast, change):
     ledger.write([event(1), event(2)])
-    changed = {"cost_nano": 1, "output_tokens": 9, "adapter_digest": "0" * 64, "status": "blocked"}
-    changed["occurred_at"] = datetime(2026, 11, 25, 10, 20, 30, tzinfo=UTC)
-    UsageEvent.objects.filter(request_id="req_1").update(**{column: changed[column]})
-    for request_id in ("req_1", "req_2"):
-        with pytest.raises(VerificationError):
-            receipts.verify(ledger.receipt(cast.acme, request_id), keyring.public_keys())
+    UsageEvent.objects.filter(request_id="r1").update(**change)
+    with pytest.raises(VerificationError):
+        receipts.verify(ledger.receipt(cast.acme, "r2"), keyring.public_keys())
 
 
+@pytest.mark.django_db
 def test_a_stranger_gets_no_receipt(event, cast):
     ledger.write([event(1)])
     with pytest.raises(ledger.NoSuchRow):
-        ledger.receipt(cast.globex, "req_1")
+        ledger.receipt(cast.globex, "r1")
 
 
-def test_a_batch_that_cannot_be_written_leaves_nothing(event):
-    with pytest.raises(IntegrityError), transaction.atomic():
-        ledger.write([event(1), event(2, status=None)])
-    assert not UsageEvent.objects.exists()
-    assert not LedgerBatch.objects.exists()
+@pytest.mark.django_db
+def test_a_batch_that_cannot_be_written_leaves_nothing(event, monkeypatch):
+    def fail(*_):
+        raise DatabaseError
+
+    monkeypatch.setattr(alerts, "check", fail)
+    with pytest.raises(DatabaseError):
+        ledger.write([event(1), event(2)])
+    for model in (UsageEvent, UsageDay, UsageMonth, UsageEndUser, LedgerBatch):
+        assert not model.objects.exists()
 
 
-def test_costs_by_month_day_and_model(event, cast):
-    ledger.write(
-        [
-            event(1, cost_nano=100),
-            event(2, cost_nano=50, model="n", occurred_at="2026-11-01T00:00:00.000Z"),
-            event(3, cost_nano=7, occurred_at="2026-10-31T23:59:59.999Z"),
-            event(4, cost_nano=0, status="blocked", input_tokens=0, output_tokens=0),
-        ]
-    )
-    month = costs.month(cast.acme, "202611")
-    assert month == {"spent": 150, "calls": 3, "input_tokens": 6, "output_tokens": 4, "tokens": 10} | {
-        "budget": 100_000_000_000
-    }
-    assert ledger.spent(str(cast.acme.pk), "202611") == 150
-    assert ledger.spent(str(cast.acme.pk), "202610") == 7
-    days = [(row["day"], row["spent"], row["calls"]) for row in costs.by_day(cast.acme, "202611")]
-    assert days == [(date(2026, 11, 1), 50, 1), (date(2026, 11, 25), 100, 2)]
-    assert [(row["model"], row["spent"]) for row in costs.by_model(cast.acme, "202611")] == [("m", 100), ("n", 50)]
-    assert costs.month(cast.globex, "202611")["calls"] == 0
-    assert costs.by_day(cast.acme, "202612") == []
+@pytest.mark.django_db
+def test_roll_ups_move_with_the_rows_and_alerts_hear_of_the_month(event, cast, monkeypatch):
+    heard = []
+    monkeypatch.setattr(alerts, "check", lambda spent: heard.append(dict(spent)))
+    tenant = str(cast.acme.pk)
+    ledger.write([event(1, cost_nano=100, end_user="ada", cached_tokens=1), event(2, cost_nano=50, model="n")])
+    ledger.write([event(3, cost_nano=7, day="2026-10-31"), event(4, cost_nano=5, end_user="ada", status="blocked")])
+    ledger.write([event(5, cost_nano=1, status="aborted", key=""), event(5, cost_nano=1, status="aborted", key="")])
+    assert heard[0] == {(tenant, "202611"): 150}
+    assert heard[1] == {(tenant, "202611"): 155, (tenant, "202610"): 7}
+    assert totals(UsageMonth, "month") == [("202610", 1, 3, 0, 2, 7), ("202611", 4, 12, 1, 8, 156)]
+    assert totals(UsageEndUser, "month", "end_user") == [("202611", "ada", 2, 6, 1, 4, 105)]
+    assert totals(UsageDay, "day", "key_id", "model") == [
+        (date(2026, 10, 31), "key-of-acme", "şampiyon", 1, 3, 0, 2, 7),
+        (date(2026, 11, 25), "", "şampiyon", 1, 3, 0, 2, 1),
+        (date(2026, 11, 25), "key-of-acme", "n", 1, 3, 0, 2, 50),
+        (date(2026, 11, 25), "key-of-acme", "şampiyon", 2, 6, 1, 4, 105),
+    ]
+    assert sorted(UsageDay.objects.values_list("blocked", "aborted")) == [(0, 0), (0, 0), (0, 1), (1, 0)]
+    assert sums.differences() == []
+
+
+@pytest.mark.django_db
+def test_a_thousand_rows_take_as_many_queries_as_one(event, django_assert_num_queries):
+    ledger.write([event(0)])
+    names = {f"u{n % 7}" for n in range(7)}
+    batch = [event(n, end_user=f"u{n % 7}", model=f"m{n % 3}") for n in range(1, 1_001)]
+    with django_assert_num_queries(20, exact=False):
+        ledger.write(batch)
+    assert set(UsageEndUser.objects.values_list("end_user", flat=True)) == names
+    assert list(UsageEvent.objects.order_by("position").values_list("position", flat=True)[1:]) == list(range(1_000))
+
+
+@pytest.mark.django_db
+def test_the_head_stands_where_the_batch_ended(event):
+    entry = entries.read("17-3", {"event": orjson.dumps(event(1)).decode(), "at": str(AT)})
+    ledger.write([entry], ledger.head(), sequence=12)
+    head = LedgerHead.objects.get()
+    assert (head.position, head.sequence, head.unconfirmed) == ("17-3", 12, [])
+    assert booking.known(["r1", "r2"])[0][:4] == ("r1", event().tenant, "gateway", "settled")
 
 
 @pytest.mark.parametrize(
-    ("tokens", "per_mtok", "expected"),
-    [((0, 0), (5, 5), 0), ((1, 0), (499_999, 0), 0), ((1, 0), (500_000, 0), 1), ((1, 1), (250_000, 250_000), 1)],
+    ("told", "at"),
+    [({"at": str(AT)}, AT), ({}, 7_000_000), ({"late": "1"}, 7_000_000)],
 )
-def test_a_cost_is_rounded_half_up_once(tokens, per_mtok, expected):
-    assert prices.cost(*tokens, *per_mtok) == expected
+def test_an_entry_says_when_the_call_was_admitted(told, at):
+    event = metering.Event("r", "t", "k", "2026-11-25", "settled", "m", "m", at_us=7_000_000)
+    read = entries.read("5-0", {"event": orjson.dumps(event).decode()} | told)
+    assert read.row["occurred_at"] == entries.moment(at)
+    assert read.late == ("late" in told)
+    unknown = event.ending("settled", at_us=0)
+    assert entries.read("5-0", {"event": orjson.dumps(unknown).decode()}).row["occurred_at"] == entries.moment(5_000)
 
 
-def test_a_cost_is_exact_beyond_floats():
-    assert prices.cost(10**9, 10**9, 10**12 + 1, 3) == 10**15 + 1000 + 3000
+def test_an_entry_of_an_older_or_a_newer_gateway_is_read():
+    event = orjson.loads(orjson.dumps(metering.Event("r", "t", "k", "2026-11-25", "settled", "m", "m")))
+    del event["ttft_ms"]
+    row = entries.read("1-0", {"event": orjson.dumps(event | {"colour": "red"}).decode()}).row
+    assert row["ttft_ms"] == 0
+    assert "colour" not in row
 
 
-def test_the_price_in_force_is_the_newest_that_has_begun():
-    now = datetime(2026, 11, 25, tzinfo=UTC)
-    for nano, days in ((1, -10), (2, -1), (3, 1)):
-        Price.objects.create(
-            model="m", input_nano_per_mtok=nano, output_nano_per_mtok=nano, valid_from=now + timedelta(days)
-        )
-    assert prices.for_model("m", now).input_nano_per_mtok == 2
-    assert prices.for_model("m", now - timedelta(5)).input_nano_per_mtok == 1
-    with pytest.raises(prices.NoPrice, match="m"):
-        prices.for_model("m", now - timedelta(20))
-    assert prices.first_of(["none", "m"]).model == "m"
-    with pytest.raises(prices.NoPrice, match="none"):
-        prices.first_of(["none", "nor"])
+FLAT = st.fixed_dictionaries(
+    dict.fromkeys((*entries.SIZES, "source", "occurred_at", "day"), TEXTS)
+    | {name: st.integers(-(2**53) + 1, 2**53 - 1) for name in (*entries.COUNTS, "cost_nano", "price")}
+)
 
 
-@pytest.mark.parametrize(("nano_in", "nano_out"), [(-1, 0), (0, -1)])
-def test_no_price_is_negative(nano_in, nano_out):
-    now = datetime(2026, 11, 25, tzinfo=UTC)
-    with pytest.raises(IntegrityError, match="no_negative_price"):
-        Price.objects.create(model="m", input_nano_per_mtok=nano_in, output_nano_per_mtok=nano_out, valid_from=now)
+@given(FLAT)
+def test_a_rows_bytes_are_those_of_rfc_8785(row):
+    assert entries.leaf_bytes(row) == canonical.json_bytes(row)
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), max_size=70))
+def test_the_root_is_that_of_the_definition(leaves):
+    def root(part):
+        if len(part) < 2:
+            return part[0]
+        middle = 1 << ((len(part) - 1).bit_length() - 1)
+        return log._node(root(part[:middle]), root(part[middle:]))
+
+    if leaves:
+        assert log.root(leaves) == root(leaves)
