@@ -83,13 +83,15 @@ ACTIONS: dict[str, Any] = {
     "member.delete": _("removed a member"),
     "quota.set": _("set limits"),
     "budget.set": _("set the budget"),
+    "webhook.set": _("set the webhook"),
+    "webhook.remove": _("removed the webhook"),
 }
 # The facts that an audit entry's before and after name.
 FACTS: dict[str, Any] = {
     "name": _("name"),
     "scopes": _("rights"),
     "allowed_models": _("models"),
-    "default_max_tokens": _("tokens of an answer when the call names none"),
+    "default_max_tokens": _("tokens of an answer by default"),
     "expires_at": _("expires"),
     "revoked_at": _("ends"),
     "successor": _("replaced by"),

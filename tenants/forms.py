@@ -106,6 +106,10 @@ class Limits(forms.Form):
     def limits(self) -> dict[str, int | None]:
         return {name: self.cleaned_data[name] for name in Quota.FIELDS}
 
+    def limits_typed(self) -> bool:
+        """Whether a person has written a limit, a good or a bad one."""
+        return any(self.data.get(self.add_prefix(name)) for name in Quota.FIELDS)
+
     def limit_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in Quota.FIELDS]
 
@@ -122,7 +126,6 @@ class MonthlyBudget(forms.Form):
         label=_("Dollars a calendar month"),
         min_value=0,
         max_value=MOST_DOLLARS,
-        help_text=_("0 stops every call that costs something."),
     )
 
 
@@ -144,7 +147,11 @@ class NewKey(Limits):
         help_text=_("Empty: it does not expire."),
     )
     default_max_tokens = Whole(
-        label=_("Tokens of an answer when the call names none"), min_value=1, max_value=keys.MOST_TOKENS, initial=1024
+        label=_("Tokens of an answer by default"),
+        help_text=_("When the call names no max_tokens."),
+        min_value=1,
+        max_value=keys.MOST_TOKENS,
+        initial=1024,
     )
 
     def __init__(self, *args: Any, role: str, models: Iterable[str] = (), zone: Any = None, **kwargs: Any) -> None:

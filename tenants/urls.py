@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.views import audit, backtest, cost, keys, limits, members, take, tenant
+from tenants.views import audit, backtest, cost, keys, limits, members, refusals, take, tenant, webhook
 
 urlpatterns = [
     path("settings/", keys.settings, name="settings"),
@@ -21,7 +21,12 @@ urlpatterns = [
     path("settings/invitations/<int:pk>/withdraw/", members.invitation_withdraw, name="invitation_withdraw"),
     path("settings/tenant/", tenant.tenant, name="tenant"),
     path("settings/tenant/status/", tenant.tenant_status, name="tenant_status"),
+    path("settings/webhook/", webhook.webhook_set, name="webhook_set"),
+    path("settings/webhook/test/", webhook.webhook_test, name="webhook_test"),
+    path("settings/webhook/remove/", webhook.webhook_remove, name="webhook_remove"),
     path("settings/audit/", audit.audit, name="audit"),
+    path("refusals/", refusals.refusals, name="refusals"),
+    path("refusals/<str:decision>/", refusals.refusal, name="refusal"),
     path("usage/", cost.usage, name="usage"),
     path("usage/rows/", cost.usage_rows, name="usage_rows"),
     path("usage/rows.csv", take.usage_csv, name="usage_csv"),

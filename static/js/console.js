@@ -55,3 +55,6 @@ document.querySelectorAll("[data-copy]").forEach(button => {
 
 // One filter change is enough to send a filter form.
 document.querySelectorAll("form[data-auto]").forEach(form => form.addEventListener("change", () => form.requestSubmit()));
+
+// On a narrow screen the tab that is open is in sight.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

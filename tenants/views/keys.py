@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import Case, F, Q, Sum, When
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -29,7 +29,10 @@ SOON = timedelta(days=7)  # before its end a key counts as ending
 
 
 def settings(request: access.Request) -> HttpResponse:
-    rows = request.tenant.api_keys.select_related("created_by", "quota", "successor")
+    """The keys, those that are over last."""
+    now = timezone.now()
+    over = Case(When(Q(revoked_at__lte=now) | Q(expires_at__lte=now), then=1), default=0)
+    rows = request.tenant.api_keys.select_related("created_by", "quota").order_by(over, "-created_at")
     page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,

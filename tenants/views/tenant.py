@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from tenants import access, forms, tenancy
+from tenants import access, forms, tenancy, webhooks
 from tenants.models import BudgetAlert
 from tenants.problems import Refused
 
@@ -24,11 +24,11 @@ def tenant(request: access.Request) -> HttpResponse:
     """The facts; an owner's POST changes name and time zone."""
     form = forms.TenantFacts(request.POST or None, tenant=request.tenant)
     if request.method != "POST":
-        return _page(request, form=form)
+        return page(request, form=form)
     if not access.can(request.role, "own"):
         raise PermissionDenied
     if not form.is_valid() or not _saved(request, form):
-        return _page(request, form=form, status=422)
+        return page(request, form=form, status=422)
     messages.success(request, _("The tenant is changed."))
     return redirect("tenant", request.tenant.slug)
 
@@ -45,9 +45,12 @@ def _saved(request: access.Request, form: forms.TenantFacts) -> bool:
     return True
 
 
-def _page(request: access.Request, status: int = 200, **shown: Any) -> HttpResponse:
+def page(request: access.Request, status: int = 200, **shown: Any) -> HttpResponse:
+    hook = webhooks.of(request.tenant)
     context = {
         "form": forms.TenantFacts(tenant=request.tenant),
+        "hook": hook,
+        "hook_form": forms.WebhookAddress(initial={"url": hook.url} if hook else {}),
         "alerts": BudgetAlert.objects.filter(tenant=request.tenant)[:ALERTS],
     }
     return render(request, "tenants/tenant.html", context | shown, status=status)
