@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from paramstack_site import health
+from paramstack_site import books, health, problem_details
 from paramstack_site import overview as loop
 from tenants import access, costs
 from tenants.models import Tenant
@@ -48,12 +48,14 @@ def overview(request: access.Request) -> HttpResponse:
 
 
 def _beside(tenant: Tenant) -> dict[str, object]:
-    """What the overview shows beside the loop: money, processes, the last audit entries."""
-    checks = health.checks()
+    """What the overview shows beside the loop: money, processes, the books, the last audit entries."""
+    processes, month = health.checks(), costs.month(tenant)
     return {
-        "month": costs.month(tenant),
-        "checks": checks,
-        "down": [check.name for check in checks if check.kind == "failed"],
+        "month": month,
+        "budget_step": books.budget(tenant, month),
+        "refused": books.refused(tenant),
+        "checks": [*processes, books.proof()],
+        "down": [check.name for check in processes if check.kind == "failed"],
         "audit": tenant.audit.select_related("actor")[:6],
     }
 
@@ -80,4 +82,6 @@ def error(request: HttpRequest) -> HttpResponse:
     """The page of a 500: a number that is also in the log."""
     error_id = secrets.token_hex(4)
     log.error("Error %s at %s", error_id, request.path)
+    if request.path.startswith("/api/"):
+        return problem_details.broken(error_id)
     return render(request, "500.html", {"error_id": error_id}, status=500)
