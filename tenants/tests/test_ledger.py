@@ -30,6 +30,11 @@ def event(cast):
     return make
 
 
+def row_of(entry):
+    assert entry.row is not None
+    return entry.row
+
+
 def totals(model, *keys):
     names = (*keys, "calls", "input_tokens", "cached_tokens", "output_tokens", "cost_nano")
     return sorted(model.objects.values_list(*names))
@@ -37,10 +42,9 @@ def totals(model, *keys):
 
 @pytest.mark.django_db
 def test_a_batch_is_written_once_whatever_comes_twice(event):
-    assert ledger.write([event(1), event(2), event(1)]).batch.size == 2
-    assert ledger.write([event(1), event(2)]).batch is None
-    assert ledger.write([event(2), event(3)]).batch.size == 1
-    assert ledger.write([]).batch is None
+    for batch, size in (([1, 2, 1], 2), ([1, 2], None), ([2, 3], 1), ([], None)):
+        written = ledger.write([event(number) for number in batch])
+        assert (written.batch and written.batch.size) == size
     assert UsageEvent.objects.count() == 3
     assert sums.differences() == []
 
@@ -163,16 +167,16 @@ def test_the_head_stands_where_the_batch_ended(event):
 def test_an_entry_says_when_the_call_was_admitted(told, at):
     event = metering.Event("r", "t", "k", "2026-11-25", "settled", "m", "m", at_us=7_000_000)
     read = entries.read("5-0", {"event": orjson.dumps(event).decode()} | told)
-    assert read.row["occurred_at"] == entries.moment(at)
+    assert row_of(read)["occurred_at"] == entries.moment(at)
     assert read.late == ("late" in told)
-    unknown = event.ending("settled", at_us=0)
-    assert entries.read("5-0", {"event": orjson.dumps(unknown).decode()}).row["occurred_at"] == entries.moment(5_000)
+    unknown = entries.read("5-0", {"event": orjson.dumps(event.ending("settled", at_us=0)).decode()})
+    assert row_of(unknown)["occurred_at"] == entries.moment(5_000)
 
 
 def test_an_entry_of_an_older_or_a_newer_gateway_is_read():
     event = orjson.loads(orjson.dumps(metering.Event("r", "t", "k", "2026-11-25", "settled", "m", "m")))
     del event["ttft_ms"]
-    row = entries.read("1-0", {"event": orjson.dumps(event | {"colour": "red"}).decode()}).row
+    row = row_of(entries.read("1-0", {"event": orjson.dumps(event | {"colour": "red"}).decode()}))
     assert row["ttft_ms"] == 0
     assert "colour" not in row
 

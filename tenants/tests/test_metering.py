@@ -229,7 +229,8 @@ def test_no_window_ever_gets_more_tokens_than_burst_and_rate(world, seed, length
     world.found()
     world.now = START
     tenant, key = (20, 300, 5_000, 60_000, None), (15, 200, 3_000, 20_000, None)
-    open_, admitted = [], {}
+    open_: list[str] = []
+    admitted: dict[str, tuple[int, int, int, str]] = {}
     for number in range(120):
         world.now += dice.choice([0, 1, dice.randrange(lengths), dice.randrange(lengths)])
         if open_ and dice.random() < 0.5:

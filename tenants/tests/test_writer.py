@@ -10,7 +10,7 @@ import redis
 from django.db import DataError, OperationalError
 from django.utils import timezone
 
-from tenants import booking, chores, counters, ledger, metering, outcomes, proof, rebuild, sums, writer
+from tenants import booking, chores, counters, entries, ledger, metering, outcomes, proof, rebuild, sums, writer
 from tenants.models import APIKey, LedgerHead, UsageEvent, UsageMonth
 from tenants.tests.world import Stage
 from tenants.writer import Writer
@@ -96,7 +96,7 @@ def test_a_writer_that_slept_is_fenced_off(stage):
     stage.call("r1")
     slept = ledger.head()
     drain("awake")
-    batch = [ledger.entries.read("9999999999999-0", {"event": orjson.dumps(stage.event("r2")).decode()})]
+    batch = [entries.read("9999999999999-0", {"event": orjson.dumps(stage.event("r2")).decode()})]
     with pytest.raises(ledger.Fenced):
         ledger.write(batch, slept)
     LedgerHead.objects.update(writer="awake")

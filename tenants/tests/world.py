@@ -36,8 +36,9 @@ class World:
             assert "'TIME'" not in script
         return counters.run(self.client, script, packed)
 
-    def event(self, id_, status="settled", tenant="t", key="k", **facts):
-        return metering.Event(id_, tenant, key, facts.pop("day", "2026-11-25"), status, "m", "m", **facts)
+    def event(self, id_, status="settled", **facts):
+        named = {"tenant": "t", "key": "k", "day": "2026-11-25"} | facts
+        return metering.Event(request_id=id_, status=status, model="m", served="m", **named)
 
     def admit(
         self, id_, tokens=0, hold=0, tenant_limits=NONE, key_limits=NONE, budget=10**15, seen=0, epoch=1, **facts
@@ -90,12 +91,9 @@ class Stage(World):
         named = {"tenant": self.acme, "key": self.key, "day": self.day}
         return super().event(id_, status, **(named | facts))
 
-    def admit(self, id_, tokens=0, hold=0, **facts):
+    def admit(self, id_, *args, **facts):
         self.mark = ledger.mark()
-        return super().admit(id_, tokens, hold, **({"tenant": self.acme, "key": self.key} | facts))
-
-    def settle(self, id_, used=0, cost=0, status="settled", lapsed="", **facts):
-        return super().settle(id_, used, cost, status, lapsed, **facts)
+        return super().admit(id_, *args, **facts)
 
     def call(self, id_, used=10, cost=100, **facts):
         """A whole call, held at twice what it then costs."""
@@ -112,7 +110,7 @@ class Stage(World):
 
     def booked(self):
         """What the ledger says of Acme's month: (cost, cost without what corrections moved)."""
-        month = UsageMonth.objects.get(tenant=self.acme, month=self.yyyymm)
+        month = UsageMonth.objects.get(tenant__pk=self.acme, month=self.yyyymm)
         return month.cost_nano, month.cost_nano - month.corrected_nano
 
     def rows(self, **which):
