@@ -94,7 +94,14 @@ class UsageEvent(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["request_id", "source", "tenant"], name="one_row_an_event")]
-        indexes = [models.Index(fields=["tenant", "-occurred_at", "-id"], name="newest_of_a_tenant")]
+        indexes = [
+            models.Index(fields=["tenant", "-occurred_at", "-id"], name="newest_of_a_tenant"),
+            models.Index(
+                fields=["tenant", "-occurred_at"],
+                condition=models.Q(source="adjustment"),  # a statement finds the few corrections among all rows
+                name="corrections_of_a_tenant",
+            ),
+        ]
         ordering = ["-occurred_at", "-id"]
 
     def __str__(self) -> str:
