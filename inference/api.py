@@ -60,7 +60,7 @@ class Weight(serializers.Serializer[Any]):
     weight_bp = serializers.IntegerField()
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], lists=AdapterSerializer)
 def adapters(request: Any) -> Response:
     """Adapters, newest first."""
     return page(request, request.tenant.adapters.select_related("base"), AdapterSerializer)
@@ -80,7 +80,7 @@ def verify(request: Any, adapter_id: str) -> Response:
     return Response({"verified": True, "statement": registry.verify(found)})
 
 
-@endpoint(["POST", "DELETE"])
+@endpoint(["POST", "DELETE"], answers=AdapterSerializer)
 def loaded(request: Any, adapter_id: str) -> Response:
     """POST verifies and loads the adapter into the engine, DELETE unloads it."""
     found = get_object_or_404(Adapter, tenant=request.tenant, pk=adapter_id)
@@ -88,14 +88,14 @@ def loaded(request: Any, adapter_id: str) -> Response:
     return Response(AdapterSerializer(verb(found, request.person)).data)
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], lists=AliasSerializer)
 def aliases(request: Any) -> Response:
     """The tenant's stable model names and where they route."""
     rows = request.tenant.aliases.select_related("base", "champion", "challenger")
     return page(request, rows, AliasSerializer)
 
 
-@endpoint(["GET", "POST"])
+@endpoint(["GET", "POST"], takes={"POST": NewRollout}, lists=RolloutSerializer, creates=True)
 def rollout_list(request: Any) -> Response:
     """List rollouts, or start a canary of an adapter behind an alias."""
     if request.method == "GET":
@@ -109,7 +109,7 @@ def rollout_list(request: Any) -> Response:
     return Response(RolloutSerializer(started).data, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET", "PATCH"])
+@endpoint(["GET", "PATCH"], takes={"PATCH": Weight}, answers=RolloutSerializer)
 def rollout(request: Any, rollout_id: str) -> Response:
     """One rollout; PATCH `weight_bp` changes the challenger's share."""
     found = get_object_or_404(Rollout, alias__tenant=request.tenant, pk=rollout_id)
@@ -120,14 +120,14 @@ def rollout(request: Any, rollout_id: str) -> Response:
     return Response(RolloutSerializer(found).data)
 
 
-@endpoint(["POST"])
+@endpoint(["POST"], answers=RolloutSerializer)
 def stop(request: Any, rollout_id: str) -> Response:
     """Roll back: the champion answers every call from the next one on."""
     found = get_object_or_404(Rollout, alias__tenant=request.tenant, pk=rollout_id)
     return Response(RolloutSerializer(rollouts.stop(found, request.person)).data)
 
 
-@endpoint(["POST"])
+@endpoint(["POST"], answers=RolloutSerializer)
 def promote(request: Any, rollout_id: str) -> Response:
     """Promote: the candidate becomes the champion."""
     found = get_object_or_404(Rollout, alias__tenant=request.tenant, pk=rollout_id)

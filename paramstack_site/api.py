@@ -6,36 +6,42 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.urls import path
+from django.urls import path, re_path
 from rest_framework import status
 from rest_framework.response import Response
-from rest_framework.views import exception_handler
 
 from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
 from inference import api as inference
 from inference.engines.client import EngineError
-from tenants import keys as api_keys
-from tenants.api import costs, keys, tenant, usage
+from paramstack_site import openapi, problem_details
+from tenants.api import costs, keys, limits, members, prices, refusals, tenant, usage
+from tenants.problems import Refused
 from training import api as training
 from training.problems import Problem
 
 
 def schema(request: HttpRequest) -> HttpResponseBase:
-    """The OpenAPI schema. Its generator is imported when somebody asks: it is a tenth of the start of every command."""
-    from drf_spectacular.openapi import AutoSchema
-    from drf_spectacular.views import SpectacularAPIView
-
-    for route in ROUTES:
-        view: Any = route.callback
-        view.cls.schema = AutoSchema()
-    return SpectacularAPIView.as_view()(request)
+    """The OpenAPI schema."""
+    return openapi.respond(request, [*ROUTES, *PLATFORM])
 
 
 ROUTES = [
     path("", tenant.tenant),
     path("keys/", keys.api_keys),
     path("keys/<str:key_id>/", keys.api_key),
+    path("keys/<str:key_id>/rotate/", keys.rotate),
+    path("keys/<str:key_id>/quota/", limits.key_quota),
+    path("quota/", limits.quota),
+    path("budget/", limits.budget),
+    path("members/", members.member_list),
+    path("members/<int:pk>/", members.member),
+    path("invitations/", members.invitation_list),
+    path("invitations/<int:pk>/", members.invitation),
+    path("prices/", prices.price_list),
+    path("prices/from-gpu/", prices.gpu_price),
+    path("prices/<int:pk>/", prices.price),
+    path("prices/<int:pk>/end/", prices.price_end),
     path("usage/", usage.usage),
     path("usage/summary/", costs.summary),
     path("usage/rows.csv", costs.usage_csv),
@@ -44,6 +50,8 @@ ROUTES = [
     path("statements/", costs.statement_list),
     path("statements/<str:month>/", costs.statement),
     path("receipts/<str:request_id>/", usage.receipt),
+    path("refusals/", refusals.refusal_list),
+    path("refusals/<str:decision>/", refusals.refusal),
     path("datasets/", training.dataset_list),
     path("datasets/<uuid:dataset_id>/", training.dataset),
     path("preferences/", training.rlaif_list),
@@ -63,15 +71,18 @@ ROUTES = [
     path("rollouts/<uuid:rollout_id>/stop/", inference.stop),
     path("rollouts/<uuid:rollout_id>/promote/", inference.promote),
 ]
+PLATFORM = [path("tenants/", tenant.tenant_list)]
 urlpatterns = [
     path("schema/", schema, name="api-schema"),
+    *PLATFORM,
     *(path(f"t/<slug:slug>/{route.pattern}", route.callback) for route in ROUTES),
+    re_path("", problem_details.nowhere),
 ]
 
 STATUS: dict[type[Exception], int] = {
     Problem: status.HTTP_422_UNPROCESSABLE_ENTITY,
     VerificationError: status.HTTP_422_UNPROCESSABLE_ENTITY,
-    api_keys.UnknownScope: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    Refused: status.HTTP_422_UNPROCESSABLE_ENTITY,  # or the error's own
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,
@@ -83,16 +94,5 @@ STATUS: dict[type[Exception], int] = {
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's own errors as they are; a verb's error as `{"detail": sentence, "rows": ...}` with its status."""
-    for kind, code in STATUS.items():
-        if isinstance(error, kind):
-            return Response({"detail": str(error), **details(error)}, status=code)
-    return exception_handler(error, context)
-
-
-def details(error: Exception) -> dict[str, Any]:
-    """What a program can use beside the sentence: the bad rows of an import."""
-    parsed = getattr(error, "parsed", None)
-    if parsed is None:
-        return {}
-    return {"rows": [{"line": row.line, "column": row.column, "reason": row.reason} for row in parsed.errors]}
+    """What the settings name: every error of the API as problem details."""
+    return problem_details.handle(error, context, STATUS)

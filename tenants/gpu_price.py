@@ -10,6 +10,8 @@ from django.utils.translation import gettext as _
 from tenants.models import NANO, Price
 from tenants.price_problems import BadPrice
 
+LEAST = Decimal("0.000001")
+
 
 def from_gpu(
     dollars_per_hour: Decimal | str,
@@ -50,6 +52,6 @@ def _decimal(value: Decimal | str, field: str, most: Decimal) -> Decimal:
         number = Decimal(value)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not (number.is_finite() and 0 < number <= most):
+    if not (number.is_finite() and LEAST <= number <= most):
         raise BadPrice(_("Write a number above 0, at most %(most)s.") % {"most": f"{most:,}"}, field)
     return number

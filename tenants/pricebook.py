@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from django.db import transaction
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from tenants import prices
-from tenants.models import NANO, Price, User
+from tenants import money, prices
+from tenants.models import Price, User
 from tenants.problems import Refused
 
 AMOUNTS = {
@@ -39,18 +38,6 @@ class Outcome:
     changed: int = 0
     same: int = 0
     models: set[str] = field(default_factory=set)
-
-
-def nano(dollars: Any) -> int:
-    """An exact decimal of dollars as integer nano-dollars; raises BadPrice for what is finer or no number."""
-    try:
-        amount = Decimal(dollars) if isinstance(dollars, str) else Decimal("NaN")
-        whole = amount * NANO
-        if whole.is_finite() and whole == whole.to_integral_value():
-            return int(whole)
-    except InvalidOperation:
-        pass
-    raise prices.BadPrice(_('An amount is a decimal in quotes, for example "0.15", with at most nine decimals.'))
 
 
 @transaction.atomic
@@ -98,7 +85,7 @@ def _read(line: Any) -> dict[str, Any]:
         raise BadFile(_("A price names at least model, input, output and valid_from."))
     if unknown := set(line) - {"model", *AMOUNTS, *REST}:
         raise BadFile(_("A price has no %(names)s.") % {"names": ", ".join(sorted(unknown))})
-    amounts = {name: None if line.get(word) is None else nano(line[word]) for word, name in AMOUNTS.items()}
+    amounts = {name: None if line.get(word) is None else money.nano(line[word]) for word, name in AMOUNTS.items()}
     return {
         "model": str(line["model"]),
         "kind": line.get("kind", Price.Kind.LIST),

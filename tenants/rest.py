@@ -1,4 +1,4 @@
-"""The guard of every REST view of the product, and its pages.
+"""The guard of every REST view of the product.
 
 A caller is a person (session) or an API key: the scope `manage` may do what an engineer may, the scope `usage` may
 read. Addresses are `/api/v1/t/<slug>/...`; a stranger, person or key, gets 404.
@@ -6,61 +6,113 @@ read. Addresses are `/api/v1/t/<slug>/...`; a stranger, person or key, gets 404.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.core.exceptions import BadRequest
 from django.http import Http404
 from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.decorators import api_view
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
-from rest_framework.permissions import AllowAny
-from rest_framework.request import Request
+from rest_framework.permissions import SAFE_METHODS, AllowAny
 from rest_framework.response import Response
-from rest_framework.utils.urls import replace_query_param
 
-from tenants import access
+from tenants import access, audit, idempotency, money
 from tenants.models import APIKey, Tenant
+from tenants.paging import MOST_ROWS, page
 
+__all__ = ["MOST_ROWS", "Dollars", "View", "endpoint", "enter", "key_role", "operate", "page", "platform", "valid"]
 SCOPE_ROLES = {"manage": "engineer", "usage": "auditor"}
-PAGE_SIZE, MOST_ROWS = 50, 500  # a whole ledger is read page by page
 View = Callable[..., Response]
 
 
-def endpoint(methods: list[str], read: str = "read", write: str = "engineer") -> Callable[[View], View]:
-    """A REST view of one tenant: sets `request.tenant`, `request.role`, `request.person`, checks the capability."""
+def endpoint(
+    methods: list[str], read: str = "read", write: str = "engineer", **described: Any
+) -> Callable[[View], View]:
+    """A REST view of one tenant: sets `request.tenant`, `request.role`, `request.person`, checks the capability.
+
+    A POST with an Idempotency-Key is done once. What is recorded in the audit log names the key that acts.
+    `described` is for the OpenAPI schema: `takes` (a serializer by method), `answers`, `lists` (the serializer of a
+    page's rows), `query` (of the address), `creates` (a POST answers 201).
+    """
 
     def decorate(view: View) -> View:
-        @wraps(view)
-        def guarded(request: Request, slug: str, **kwargs: Any) -> Response:
+        def guarded(request: Any, slug: str, **kwargs: Any) -> Response:
+            _readable(request, [slug, *kwargs.values()])
             enter(request, slug)
-            if not access.can(request.role, read if request.method == "GET" else write):  # type: ignore[attr-defined]
+            if not access.can(request.role, read if request.method in SAFE_METHODS else write):
                 raise PermissionDenied
-            return view(request, **kwargs)
+            return _do(view, request, kwargs)
 
-        guarded.permission_classes = [AllowAny]  # type: ignore[attr-defined]  # enter() answers 401 and 404 itself
-        return api_view(methods)(guarded)
+        return _view(view, guarded, methods, described)
 
     return decorate
 
 
-def enter(request: Any, slug: str) -> None:
-    """Who calls, in which tenant; 401 without a caller, 404 for a stranger."""
+def platform(methods: list[str], **described: Any) -> Callable[[View], View]:
+    """A REST view of no tenant: `request.tenant` is None; 401 without a caller. The view checks the rest."""
+
+    def decorate(view: View) -> View:
+        def guarded(request: Any, **kwargs: Any) -> Response:
+            _readable(request, list(kwargs.values()))
+            _identify(request)
+            request.tenant = None
+            return _do(view, request, kwargs)
+
+        return _view(view, guarded, methods, described)
+
+    return decorate
+
+
+def operate(request: Any) -> None:
+    """Only the platform's operator goes on; anybody else gets 403."""
+    if request.person is None or not request.person.is_superuser:
+        raise PermissionDenied
+
+
+def _view(view: View, guarded: View, methods: list[str], described: dict[str, Any]) -> View:
+    guarded = wraps(view)(guarded)
+    guarded.permission_classes = [AllowAny]  # type: ignore[attr-defined]  # the guard answers 401 and 404 itself
+    made: Any = api_view(methods)(guarded)
+    for name, value in {"named": view.__name__.strip("_"), **described}.items():
+        setattr(made.cls, name, value)
+    return made  # type: ignore[no-any-return]
+
+
+def _do(view: View, request: Any, kwargs: dict[str, Any]) -> Response:
+    with audit.acting(request.auth):
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        if key is None:
+            return view(request, **kwargs)
+        return idempotency.once(request, key, lambda: view(request, **kwargs))
+
+
+def _readable(request: Any, parts: list[Any]) -> None:
+    """No text holds the character NUL, which PostgreSQL does not store."""
+    if any("\x00" in str(part) for part in parts):
+        raise Http404
+    query = request.query_params
+    written = b"\\u0000" in request.body if str(request.content_type).startswith("application/json") else False
+    if written or any("\x00" in text for name in query for text in (name, *query.getlist(name))):
+        raise BadRequest(_("Text cannot hold the character NUL."))
+
+
+def _identify(request: Any) -> None:
     if request.auth is None and not request.user.is_authenticated:
         raise NotAuthenticated
+    request.person = None if request.auth else request.user
+
+
+def enter(request: Any, slug: str) -> None:
+    """Who calls, in which tenant; 401 without a caller, 404 for a stranger."""
+    _identify(request)
     tenant = Tenant.objects.filter(slug=slug).exclude(status=Tenant.Status.CLOSED).first()
     role = tenant and (key_role(request.auth, tenant) if request.auth else access.role_of(request.user, tenant))
     if not role:
         raise Http404
     request.tenant, request.role = tenant, role
-    request.person = None if request.auth else request.user
 
 
 def key_role(key: APIKey, tenant: Tenant) -> str | None:
@@ -76,78 +128,14 @@ def valid(serializer: type[serializers.Serializer[Any]], data: Any, **options: A
     return dict(checked.validated_data)
 
 
-def page(
-    request: Request,
-    rows: QuerySet[Any],
-    serializer: type[serializers.Serializer[Any]],
-    order: Sequence[str] = (),
-    **context: Any,
-) -> Response:
-    """One page: `{"next": address or null, "results": [...]}`; `?limit=` (at most 500) and `?cursor=` from `next`.
+class Dollars(serializers.Field[int, Any, str, Any]):
+    """Nano-dollars inside, an exact decimal of dollars in quotes outside."""
 
-    A cursor names the last row seen by the values it is ordered by, so rows that come or go meanwhile neither repeat
-    nor hide another one. `order` (default: the model's) must not hold a column that may be null; the id is added.
-    """
-    order = _unique([*(order or rows.query.order_by or rows.model._meta.ordering)])
-    limit, cursor = _limit(request), request.query_params.get("cursor")
-    if cursor:
-        rows = rows.filter(_after(order, _read(cursor, len(order))))
-    try:
-        found = list(rows.order_by(*order)[: limit + 1])
-    except (ValueError, ValidationError, OverflowError) as error:
-        raise BadCursor from error
-    following = _cursor(order, found[limit - 1]) if len(found) > limit else None
-    address = following and replace_query_param(request.build_absolute_uri(), "cursor", following)
-    shown = serializer(found[:limit], many=True, context=context).data
-    return Response({"next": address, "results": shown})
+    def to_representation(self, value: int) -> str:
+        return money.dollars(value)
 
-
-class BadCursor(serializers.ValidationError):
-    def __init__(self) -> None:
-        super().__init__({"cursor": [_("This is no cursor of this list. Take it from the last answer's next.")]})
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(PAGE_SIZE))
-    if not (text.isascii() and text.isdecimal() and text.strip("0")):
-        raise serializers.ValidationError({"limit": [_("Give a whole number from 1 to 500.")]})
-    return MOST_ROWS if len(text.lstrip("0")) > 3 else min(int(text), MOST_ROWS)
-
-
-def _unique(order: list[str]) -> list[str]:
-    """The order with the row's id at its end, in the direction of the last column, so that one index serves it."""
-    if order and order[-1].lstrip("-") in {"pk", "id"}:
-        return order
-    return [*order, "-pk" if order and order[-1].startswith("-") else "pk"]
-
-
-def _after(order: Sequence[str], values: Sequence[Any]) -> Q:
-    """Rows behind `values`: a > A, or a = A and b > B, or ... The first column alone bounds what an index reads."""
-    behind, same = Q(), Q()
-    for name, value in zip(order, values, strict=True):
-        field, step = name.lstrip("-"), "lt" if name.startswith("-") else "gt"
-        behind |= same & Q(**{f"{field}__{step}": value})
-        same &= Q(**{field: value})
-    field, step = order[0].lstrip("-"), "lte" if order[0].startswith("-") else "gte"
-    return Q(**{f"{field}__{step}": values[0]}) & behind
-
-
-def _cursor(order: Sequence[str], row: Any) -> str:
-    values = [_value(row, name.lstrip("-")) for name in order]
-    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
-
-
-def _value(row: Any, path: str) -> Any:
-    for part in path.split("__"):
-        row = getattr(row, part)
-    return row if isinstance(row, int) else row.isoformat() if isinstance(row, datetime) else str(row)
-
-
-def _read(cursor: str, count: int) -> list[Any]:
-    try:
-        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError) as error:
-        raise BadCursor from error
-    if not isinstance(values, list) or len(values) != count or not all(isinstance(v, str | int) for v in values):
-        raise BadCursor
-    return values
+    def to_internal_value(self, data: Any) -> int:
+        try:
+            return money.nano(data)
+        except money.BadAmount as error:
+            raise serializers.ValidationError(str(error)) from error

@@ -10,7 +10,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from inference import registry
-from tenants.rest import endpoint, page
+from tenants.rest import endpoint, page, valid
 from training import datasets, export, jobs, review, rlaif, runs
 from training.models import Choice, Export, Job, PreferencePair, Prompt, PromptDataset, RlaifRun, TrainingRun
 
@@ -110,13 +110,7 @@ class NewRun(serializers.Serializer[Any]):
     config = serializers.DictField(default=dict)
 
 
-def valid(serializer: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
-    checked = serializer(data=data)
-    checked.is_valid(raise_exception=True)
-    return dict(checked.validated_data)
-
-
-@endpoint(["GET", "POST"])
+@endpoint(["GET", "POST"], takes={"POST": NewDataset}, lists=DatasetSerializer, creates=True)
 def dataset_list(request: Any) -> Response:
     """List prompt datasets, or import a JSONL or CSV file (multipart) as the next version of a name."""
     if request.method == "GET":
@@ -131,14 +125,14 @@ def dataset_list(request: Any) -> Response:
     return Response(DatasetSerializer(made).data | report, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], lists=PromptSerializer)
 def dataset(request: Any, dataset_id: str) -> Response:
     """A dataset's prompts in the file's order."""
     found = get_object_or_404(PromptDataset, tenant=request.tenant, pk=dataset_id)
     return page(request, found.prompts.all(), PromptSerializer)
 
 
-@endpoint(["GET", "POST"])
+@endpoint(["GET", "POST"], takes={"POST": NewRlaifRun}, lists=RlaifRunSerializer, creates=True)
 def rlaif_list(request: Any) -> Response:
     """List preference runs, or start one: prompts -> candidates -> verdicts -> pairs."""
     if request.method == "GET":
@@ -149,7 +143,7 @@ def rlaif_list(request: Any) -> Response:
     return Response(RlaifRunSerializer(run).data, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], lists=PairSerializer)
 def pair_list(request: Any) -> Response:
     """Preference pairs; `?state=waiting` or `?state=decided`."""
     rows = request.tenant.pairs.select_related("prompt", "a", "b")
@@ -159,7 +153,7 @@ def pair_list(request: Any) -> Response:
     return page(request, rows, PairSerializer)
 
 
-@endpoint(["POST"], write="review")
+@endpoint(["POST"], write="review", takes={"POST": Decision}, answers=PairSerializer)
 def decision(request: Any, pair_id: str) -> Response:
     """Decide a pair. People decide: an API key cannot."""
     if request.person is None:
@@ -171,7 +165,7 @@ def decision(request: Any, pair_id: str) -> Response:
     return Response(PairSerializer(pair).data)
 
 
-@endpoint(["GET", "POST"])
+@endpoint(["GET", "POST"], takes={"POST": NewExport}, lists=ExportSerializer, creates=True)
 def export_list(request: Any) -> Response:
     """List frozen exports, or freeze a preference run's decided pairs."""
     if request.method == "GET":
@@ -182,7 +176,7 @@ def export_list(request: Any) -> Response:
     return Response(ExportSerializer(frozen).data, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET", "POST"])
+@endpoint(["GET", "POST"], takes={"POST": NewRun}, lists=RunSerializer, creates=True)
 def run_list(request: Any) -> Response:
     """List training runs, or start DPO on an export."""
     if request.method == "GET":
@@ -193,7 +187,7 @@ def run_list(request: Any) -> Response:
     return Response(RunSerializer(started).data, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], answers=RunSerializer)
 def run(request: Any, run_id: str) -> Response:
     """A training run with its curve and its evaluation."""
     found = get_object_or_404(TrainingRun, tenant=request.tenant, pk=run_id)
@@ -203,7 +197,7 @@ def run(request: Any, run_id: str) -> Response:
     return Response(RunSerializer(found).data | more)
 
 
-@endpoint(["GET", "POST", "DELETE"])
+@endpoint(["GET", "POST", "DELETE"], answers=JobSerializer)
 def job(request: Any, job_id: str) -> Response:
     """A job's state; DELETE asks it to stop, POST queues a failed or stopped one again."""
     found = get_object_or_404(Job, tenant=request.tenant, pk=job_id)

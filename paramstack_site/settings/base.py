@@ -120,8 +120,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 50,
+    "DEFAULT_METADATA_CLASS": None,  # OPTIONS says nothing about an address that a stranger may not know
     "EXCEPTION_HANDLER": "paramstack_site.api.handle",
 }
 SPECTACULAR_SETTINGS = {
@@ -145,6 +144,7 @@ CELERY_BEAT_SCHEDULE = {
     "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0, "options": {"expires": 10}},
     "reconcile-engine": {"task": "inference.tasks.reconcile_engine", "schedule": 15.0, "options": {"expires": 15}},
     "deliver-alerts": {"task": "tenants.tasks.deliver_alerts", "schedule": 30.0, "options": {"expires": 30}},
+    "forget-replies": {"task": "tenants.tasks.forget_replies", "schedule": 3600.0, "options": {"expires": 3600}},
     "prove-ledger": {"task": "tenants.tasks.prove_ledger", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")

@@ -1,6 +1,7 @@
 """The REST API: a stranger gets 404, a key may do what its scopes say, errors are sentences."""
 
 import io
+from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
@@ -24,7 +25,8 @@ def client_of(user=None, key: str = "") -> APIClient:
 
 
 def listings() -> list[str]:
-    return [str(route.pattern) for route in api.ROUTES if "<" not in str(route.pattern)]
+    reads: Any = [route for route in api.ROUTES if "<" not in str(route.pattern)]
+    return [str(route.pattern) for route in reads if hasattr(route.callback.cls, "get")]
 
 
 @pytest.mark.parametrize("address", listings())

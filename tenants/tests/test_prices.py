@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -12,7 +13,7 @@ from tenants import pricebook, prices
 from tenants.models import NANO, AuditEntry, LedgerBatch, Price, Tenant, UsageDay, UsageEvent
 
 pytestmark = pytest.mark.django_db
-BOTH = {"input_nano_per_mtok": 100, "output_nano_per_mtok": 200}
+BOTH: dict[str, Any] = {"input_nano_per_mtok": 100, "output_nano_per_mtok": 200}
 
 
 @pytest.fixture(autouse=True)
