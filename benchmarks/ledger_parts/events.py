@@ -1,0 +1,196 @@
+"""events: a million calls while everything that can die dies, and then what the ledger says of each of them.
+
+A tenth goes through the real gateways (two processes, plain and streamed, an engine behind them), the rest through the
+same counters from processes of their own. Meanwhile writer, gateways and Redis are killed (-9) at random instants and
+started again; Redis is emptied once, and near the end its append-only file loses its last 64 kB. Every answer that was
+delivered is on file; in the end each must have exactly one usage row that says, with its corrections, the same.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks.ledger_parts import audit, cast, cut, serving
+from benchmarks.ledger_parts.stand import NotThere, Process, Stand, free_port, listens, say, until
+from tenants import ledger, metering
+from tenants.writer import Writer
+
+PRODUCERS = 2
+CALM_SECONDS = 8.0  # around a loss of Redis's memory no gateway is killed: both at once is a loss of two copies
+CUT_BYTES = 64 * 1024
+LONGEST_SECONDS = 1_000
+
+
+@dataclass(frozen=True)
+class Size:
+    by_gateway: int
+    by_script: int
+    kills: int  # of each: writer, gateways, Redis
+
+    @property
+    def total(self) -> int:
+        return self.by_gateway + self.by_script
+
+
+def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    size = Size(300, 4_000, 1) if quick else Size(100_000, 900_000, 21)
+    people = cast.accounts(20, 2)
+    Writer("bench").drain()
+    chaos = Chaos(ground, size, people)
+    started = time.monotonic()
+    chaos.run()
+    seconds = time.monotonic() - started
+    chaos.settle_down()
+    say(f"{size.total:,} calls in {seconds:.0f} s; killed {chaos.kills()}")
+    found = audit.audit(chaos.told, chaos.tail)
+    say(f"cut tail: {len(chaos.tail):,} settled calls, {found.tail_booked:,} in the ledger, {found.tail_lost} lost")
+    say(f"{found.delivered:,} answers delivered, {found.rows:,} rows, {found.corrections} corrections")
+    for finding in found.findings[:10]:
+        say(f"  {finding}")
+    figures = {"lost": found.lost, "doubled": found.doubled, "misstated": found.misstated}
+    facts = {"kills": chaos.kills(), "seconds": round(seconds, 1), "events_per_second": round(size.total / seconds)}
+    return figures, facts | asdict(found) | {"tail": len(chaos.tail), "emptied": 1}
+
+
+class Chaos:
+    def __init__(self, ground: Stand, size: Size, people: list[cast.Account]) -> None:
+        self.ground, self.size, self.people = ground, size, people
+        self.told = [ground.directory / f"told-{name}" for name in ("load", *range(PRODUCERS))]
+        self.tail: set[str] = set()
+        self.calm_until = 0.0
+
+    def run(self) -> None:
+        """Until every call was made."""
+        serving.engine(self.ground)
+        self.writer = self.ground.writer()
+        self.ports = [free_port(), free_port()]
+        self.gateways = [serving.gateway(self.ground, port) for port in self.ports]
+        for port, made in zip(self.ports, self.gateways, strict=True):
+            until(lambda port=port: listens(port), "A gateway does not start", 60, made.log)  # type: ignore[misc]
+        self.callers = [self.load(), *(self.producer(number) for number in range(PRODUCERS))]
+        for caller in self.callers:
+            caller.start()
+        self.start()
+        for share, act in self.acts():
+            if not self.reach(share):
+                break
+            act()
+        self.reach(1.0)
+
+    def acts(self) -> list[tuple[float, Callable[[], None]]]:
+        """What happens at which share of all calls: kills in random order, an emptying amid them, the cut."""
+        acts = [self.kill_writer, self.kill_redis, self.kill_gateway] * self.size.kills
+        random.shuffle(acts)
+        acts.insert(len(acts) // 2, self.empty)
+        step = 0.93 / (len(acts) + 1)
+        times = [0.02 + step * (number + random.random()) for number in range(len(acts))]
+        return [*zip(times, acts, strict=True), (0.96, self.cut)]
+
+    def reach(self, share: float) -> bool:
+        """Waits until so much is done; False when the callers are through before."""
+        while self.progress() < share:
+            if time.monotonic() - self.started > LONGEST_SECONDS:
+                raise NotThere(f"Only {self.progress():.1%} of the calls after {LONGEST_SECONDS} s; see the logs")
+            if not any(caller.alive for caller in self.callers):
+                return False
+            self.report()
+            time.sleep(0.05)
+        return True
+
+    def start(self) -> None:
+        self.started = self.reported = time.monotonic()
+
+    def progress(self) -> float:
+        """By the size of what was told: each line has the same length to within a digit."""
+        return sum(path.stat().st_size for path in self.told if path.exists()) / (self.size.total * 54.0)
+
+    def report(self) -> None:
+        if time.monotonic() - self.reported > 20:
+            self.reported = time.monotonic()
+            say(f"{self.progress():.0%} after {self.reported - self.started:.0f} s, killed {self.kills()}")
+
+    def kills(self) -> dict[str, int]:
+        gateways = sum(gateway.kills for gateway in self.gateways)
+        return {"writer": self.writer.kills, "gateway": gateways, "redis": self.ground.redis.kills}
+
+    def kill_writer(self) -> None:
+        self.writer.kill()
+        time.sleep(random.uniform(0, 0.5))
+        self.writer.start()
+
+    def kill_gateway(self) -> None:
+        while time.monotonic() < self.calm_until:
+            time.sleep(0.1)
+        number = random.randrange(len(self.gateways))
+        self.gateways[number].kill()
+        self.gateways[number].start()
+
+    def kill_redis(self) -> None:
+        self.ground.redis.kill()
+        time.sleep(random.uniform(0, 0.5))
+        self.ground.start_redis()
+
+    def empty(self) -> None:
+        """Redis forgets everything at once, while calls are open and events wait to be booked."""
+        time.sleep(CALM_SECONDS)
+        self.calm_until = time.monotonic() + CALM_SECONDS
+        with redis.Redis.from_url(self.ground.redis_url) as client:
+            client.flushall()
+        say(f"{self.progress():.0%}: Redis emptied")
+
+    def cut(self) -> None:
+        """Redis stops under load; the end of what it wrote is gone when it comes back."""
+        time.sleep(CALM_SECONDS)
+        self.calm_until = time.monotonic() + CALM_SECONDS
+        path = cut.newest(self.ground.directory / "redis", 2 * CUT_BYTES)
+        self.ground.redis.end(signal.SIGKILL)
+        path = cut.newest(self.ground.directory / "redis", 0) or path
+        self.tail = cut.settled_in(cut.off(path, CUT_BYTES))
+        self.ground.start_redis()
+        say(f"{self.progress():.0%}: Redis lost the last 64 kB of its file, {len(self.tail)} settled calls")
+
+    def settle_down(self) -> None:
+        """Everybody stays until the ledger has what they keep; then the open holds of dead gateways lapse."""
+        for caller in self.callers:
+            until(lambda caller=caller: not caller.alive, f"{caller.log.stem} does not end", 120, caller.log)  # type: ignore[misc]
+        until(self.quiet, "The stream or the holds do not become empty", 120, self.writer.log)
+        self.writer.end()
+
+    def quiet(self) -> bool:
+        """Nothing waits, three seconds long: by then every gateway has sent what it keeps."""
+        with redis.Redis.from_url(self.ground.redis_url) as client:
+            for _ in range(6):
+                if (
+                    client.xlen(metering.STREAM)
+                    or client.hlen(metering.HOLDS)
+                    or not client.hget(metering.STATE, "mark")
+                ):
+                    return False
+                time.sleep(0.5)
+        return True
+
+    def load(self) -> Process:
+        plan = {"urls": [f"http://127.0.0.1:{port}" for port in self.ports], "calls": self.size.by_gateway}
+        plan |= {"keys": [account.text for account in self.people], "slots": len(self.people), "clients": 48}
+        return self.caller("load", "benchmarks.ledger_parts.load", plan, self.told[0])
+
+    def producer(self, number: int) -> Process:
+        head = ledger.head()
+        plan = {"people": [list(asdict(account).values()) for account in self.people], "clients": 48}
+        plan |= {"redis_url": self.ground.redis_url, "mark": head.mark, "sequence": head.sequence}
+        plan |= {"calls": self.size.by_script // PRODUCERS}
+        return self.caller(f"producer-{number}", "benchmarks.ledger_parts.producer", plan, self.told[1 + number])
+
+    def caller(self, name: str, module: str, plan: dict[str, Any], told: Path) -> Process:
+        path = self.ground.directory / f"{name}.json"
+        path.write_text(json.dumps(plan | {"told": str(told)}))
+        return self.ground.process(name, "-m", module, str(path))
