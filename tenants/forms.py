@@ -30,6 +30,7 @@ GRACES = [
     ("720", _("30 days")),
 ]
 MOST_DOLLARS = limits.MOST_DOLLARS  # a month
+DEFAULT_TOKENS = 1024
 
 
 def separators() -> tuple[str, str]:
@@ -149,9 +150,10 @@ class NewKey(Limits):
     default_max_tokens = Whole(
         label=_("Tokens of an answer by default"),
         help_text=_("When the call names no max_tokens."),
+        required=False,
         min_value=1,
         max_value=keys.MOST_TOKENS,
-        initial=1024,
+        initial=DEFAULT_TOKENS,
     )
 
     def __init__(self, *args: Any, role: str, models: Iterable[str] = (), zone: Any = None, **kwargs: Any) -> None:
@@ -160,6 +162,9 @@ class NewKey(Limits):
         self.fields["allowed_models"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
         if not access.can(role, "engineer"):
             self.fields["scopes"].choices = SCOPES[:2]  # type: ignore[attr-defined]
+
+    def clean_default_max_tokens(self) -> int:
+        return self.cleaned_data["default_max_tokens"] or DEFAULT_TOKENS
 
     def clean_expires_at(self) -> Any:
         """The instant at which that day ends where the tenant is."""

@@ -91,3 +91,13 @@ def test_any_place_in_the_address_is_answered(client, cast, after):
 def test_a_stranger_finds_nothing(client, cast):
     client.force_login(cast.outsider)
     assert client.get(PAGE).status_code == 404
+
+
+def test_who_did_it_is_a_person_a_key_or_the_system(client, cast):
+    AuditEntry.objects.create(tenant=cast.acme, actor=cast.owner, action="key.create", subject="key a")
+    AuditEntry.objects.create(tenant=cast.acme, key_id="abcdefghijkl", action="key.create", subject="key b")
+    entry(cast.acme, subject="key c")
+    client.force_login(cast.auditor)
+    text = client.get(PAGE).text
+    for who in ('<td class="nowrap">owner</td>', ">abcdefghijkl</code>", '<td class="nowrap">system</td>'):
+        assert who in text
