@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.urls import reverse
 from django.utils import timezone
 
@@ -49,9 +50,7 @@ def test_the_text_is_shown_in_one_answer_with_snippets_that_work(client, cast):
 
 
 def _base():
-    from inference.models import BaseModel
-
-    return BaseModel.objects.get_or_create(name="demo-base")[0]
+    return apps.get_model("inference", "BaseModel").objects.get_or_create(name="demo-base")[0]
 
 
 def test_models_limits_and_expiry_are_kept(client, cast):
@@ -208,7 +207,8 @@ def test_its_use_this_month_is_its_own(client, cast, key):
     assert "$6.00" in shown.text
 
 
-def test_the_live_part_comes_alone(client, cast, key):
+def test_the_live_part_comes_alone(client, cast, key, settings):
+    settings.REDIS_URL = "unix:///nonexistent/redis.sock"
     client.force_login(cast.auditor)
     fragment = client.get(page("key", key.pk), headers={"HX-Request": "true"})
     assert fragment.text.lstrip().startswith('<div id="levels"')
