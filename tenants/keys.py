@@ -14,26 +14,10 @@ from django.utils.translation import gettext as _
 from tenants import audit, epochs, keytext
 from tenants.keytext import Malformed, matches, parse
 from tenants.models import APIKey, Quota, Tenant, User
-from tenants.problems import Refused
+from tenants.problems import LAST, Refused
 
-__all__ = [
-    "BadSetting",
-    "Ended",
-    "LONGEST_GRACE",
-    "MOST_TOKENS",
-    "Malformed",
-    "NotOpen",
-    "SCOPES",
-    "UnknownScope",
-    "authenticate",
-    "change",
-    "create",
-    "matches",
-    "open_",
-    "parse",
-    "revoke",
-    "rotate",
-]
+__all__ = ["BadSetting", "Ended", "LONGEST_GRACE", "MOST_TOKENS", "Malformed", "NotOpen", "SCOPES", "UnknownScope"]
+__all__ += ["authenticate", "change", "create", "matches", "open_", "parse", "revoke", "rotate"]
 SCOPES = ("inference", "usage", "manage")
 MOST_TOKENS = 1_000_000  # of one answer, when the call names no bound
 MOST_MODELS = 100  # names that one key lists
@@ -236,6 +220,8 @@ def _allowed_models(value: Sequence[str]) -> list[str]:
 def _expires_at(value: datetime | None) -> datetime | None:
     if value and value <= timezone.now():
         raise BadSetting(_("The key's end lies in the past. Choose a later instant, or none."), "expires_at")
+    if value and value > LAST:
+        raise BadSetting(_("The key's end lies too far ahead. Choose an earlier instant, or none."), "expires_at")
     return value
 
 

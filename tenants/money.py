@@ -23,7 +23,7 @@ def nano(dollars: Any) -> int:
     """An exact decimal text as nano-dollars; raises BadAmount for what is finer, absurd or no number."""
     try:
         amount = Decimal(dollars) if isinstance(dollars, str) and len(dollars) <= LONGEST else Decimal("NaN")
-        if amount.is_finite() and abs(amount) <= MOST and amount * NANO == int(amount * NANO):
+        if amount.is_finite() and -MOST <= amount <= MOST and amount * NANO == int(amount * NANO):
             return int(amount * NANO)
     except InvalidOperation:
         pass

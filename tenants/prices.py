@@ -20,24 +20,10 @@ from tenants.gpu_price import from_gpu
 from tenants.metering import cost
 from tenants.models import NANO, Price, UsageDay, UsageEvent, User
 from tenants.price_problems import Backdated, BadPrice, InUse, NoPrice, Overlap
+from tenants.problems import FIRST, LAST
 
-__all__ = [
-    "AMOUNTS",
-    "Backdated",
-    "BadPrice",
-    "InUse",
-    "NoPrice",
-    "Overlap",
-    "change",
-    "cost",
-    "delete",
-    "end",
-    "first_of",
-    "for_model",
-    "from_gpu",
-    "next_change",
-    "set_",
-]
+__all__ = ["AMOUNTS", "Backdated", "BadPrice", "InUse", "NoPrice", "Overlap", "change", "cost"]
+__all__ += ["delete", "end", "first_of", "for_model", "from_gpu", "next_change", "set_"]
 AMOUNTS = (
     "input_nano_per_mtok",
     "output_nano_per_mtok",
@@ -189,6 +175,9 @@ def _check(price: Price) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
             raise BadPrice(_("A price is a whole number of nano-dollars from 0 to $10,000 a million tokens."), name)
+    for name in ("valid_from", "valid_until"):
+        if (moment := getattr(price, name)) and not FIRST <= moment <= LAST:
+            raise BadPrice(_("A price begins and ends between the years 2000 and 2200."), name)
     if price.valid_until and price.valid_until <= price.valid_from:
         raise BadPrice(_("A price ends after it begins."), "valid_until")
 

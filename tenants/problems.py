@@ -5,6 +5,10 @@ The console and the REST API show `str(error)`; `field` names what it is about, 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+FIRST, LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)  # instants that a setting may name
+
 
 class Refused(ValueError):
     """Nothing was changed. `str(error)` is a sentence in the active language that says what to do."""
