@@ -25,7 +25,7 @@ from tenants import ledger, metering
 from tenants.writer import Writer
 
 PRODUCERS = 2
-CALM_SECONDS = 8.0  # around a loss of Redis's memory no gateway is killed: both at once is a loss of two copies
+CALM_SECONDS = 6.0  # around a loss of Redis's memory no gateway is killed: both at once is a loss of two copies
 CUT_BYTES = 64 * 1024
 LONGEST_SECONDS = 1_000
 
@@ -35,6 +35,8 @@ class Size:
     by_gateway: int
     by_script: int
     kills: int  # of each: writer, gateways, Redis
+    pause: float = 0  # seconds before each call
+    short: bool = False  # does not wait for the leases of dead gateways to lapse: their holds are in the proof
 
     @property
     def total(self) -> int:
@@ -42,7 +44,7 @@ class Size:
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    size = Size(300, 4_000, 1) if quick else Size(100_000, 900_000, 21)
+    size = Size(300, 3_000, 1, 0.1, True) if quick else Size(100_000, 900_000, 21)
     people = cast.accounts(20, 2)
     Writer("bench").drain()
     chaos = Chaos(ground, size, people)
@@ -52,6 +54,7 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
     chaos.settle_down()
     say(f"{size.total:,} calls in {seconds:.0f} s; killed {chaos.kills()}")
     found = audit.audit(chaos.told, chaos.tail)
+    chaos.writer.end()
     say(f"cut tail: {len(chaos.tail):,} settled calls, {found.tail_booked:,} in the ledger, {found.tail_lost} lost")
     say(f"{found.delivered:,} answers delivered, {found.rows:,} rows, {found.corrections} corrections")
     for finding in found.findings[:10]:
@@ -67,6 +70,8 @@ class Chaos:
         self.told = [ground.directory / f"told-{name}" for name in ("load", *range(PRODUCERS))]
         self.tail: set[str] = set()
         self.calm_until = 0.0
+        self.read: dict[Path, int] = {}
+        self.lines = 0
 
     def run(self) -> None:
         """Until every call was made."""
@@ -81,9 +86,9 @@ class Chaos:
             caller.start()
         self.start()
         for share, act in self.acts():
-            if not self.reach(share):
-                break
+            self.reach(share)
             act()
+        (self.ground.directory / "enough").touch()
         self.reach(1.0)
 
     def acts(self) -> list[tuple[float, Callable[[], None]]]:
@@ -95,23 +100,30 @@ class Chaos:
         times = [0.02 + step * (number + random.random()) for number in range(len(acts))]
         return [*zip(times, acts, strict=True), (0.96, self.cut)]
 
-    def reach(self, share: float) -> bool:
-        """Waits until so much is done; False when the callers are through before."""
+    def reach(self, share: float) -> None:
+        """Waits until so much is done."""
         while self.progress() < share:
             if time.monotonic() - self.started > LONGEST_SECONDS:
                 raise NotThere(f"Only {self.progress():.1%} of the calls after {LONGEST_SECONDS} s; see the logs")
-            if not any(caller.alive for caller in self.callers):
-                return False
+            for caller in self.callers:
+                if not caller.alive and caller.wait():
+                    raise NotThere(f"{caller.log.stem} failed:\n{caller.log.read_text()[-2000:]}")
             self.report()
             time.sleep(0.05)
-        return True
 
     def start(self) -> None:
         self.started = self.reported = time.monotonic()
 
     def progress(self) -> float:
-        """By the size of what was told: each line has the same length to within a digit."""
-        return sum(path.stat().st_size for path in self.told if path.exists()) / (self.size.total * 54.0)
+        """By the lines that callers wrote."""
+        for path in self.told:
+            if path.exists():
+                with path.open("rb") as file:
+                    file.seek(self.read.get(path, 0))
+                    news = file.read()
+                self.read[path] = self.read.get(path, 0) + len(news)
+                self.lines += news.count(b"\n")
+        return self.lines / self.size.total
 
     def report(self) -> None:
         if time.monotonic() - self.reported > 20:
@@ -141,16 +153,15 @@ class Chaos:
 
     def empty(self) -> None:
         """Redis forgets everything at once, while calls are open and events wait to be booked."""
-        time.sleep(CALM_SECONDS)
-        self.calm_until = time.monotonic() + CALM_SECONDS
+        self.calm_down()
         with redis.Redis.from_url(self.ground.redis_url) as client:
             client.flushall()
         say(f"{self.progress():.0%}: Redis emptied")
 
     def cut(self) -> None:
         """Redis stops under load; the end of what it wrote is gone when it comes back."""
-        time.sleep(CALM_SECONDS)
-        self.calm_until = time.monotonic() + CALM_SECONDS
+        self.calm_down()
+        self.reach(self.progress() + 0.002)  # calls flow
         path = cut.newest(self.ground.directory / "redis", 2 * CUT_BYTES)
         self.ground.redis.end(signal.SIGKILL)
         path = cut.newest(self.ground.directory / "redis", 0) or path
@@ -158,12 +169,22 @@ class Chaos:
         self.ground.start_redis()
         say(f"{self.progress():.0%}: Redis lost the last 64 kB of its file, {len(self.tail)} settled calls")
 
+    def calm_down(self) -> None:
+        """Until the ledger has all that gateways sent before they were killed; no other is killed for a while."""
+        with redis.Redis.from_url(self.ground.redis_url, decode_responses=True) as client:
+            newest = client.xinfo_stream(metering.STREAM)["last-generated-id"]
+
+            def booked() -> bool:
+                return metering.place(client.hget(metering.STATE, "booked") or "0-0") >= metering.place(newest)
+
+            until(booked, "The writer does not catch up", 120, self.writer.log)
+        self.calm_until = time.monotonic() + CALM_SECONDS
+
     def settle_down(self) -> None:
         """Everybody stays until the ledger has what they keep; then the open holds of dead gateways lapse."""
         for caller in self.callers:
             until(lambda caller=caller: not caller.alive, f"{caller.log.stem} does not end", 120, caller.log)  # type: ignore[misc]
         until(self.quiet, "The stream or the holds do not become empty", 120, self.writer.log)
-        self.writer.end()
 
     def quiet(self) -> bool:
         """Nothing waits, three seconds long: by then every gateway has sent what it keeps."""
@@ -186,11 +207,17 @@ class Chaos:
     def producer(self, number: int) -> Process:
         head = ledger.head()
         plan = {"people": [list(asdict(account).values()) for account in self.people], "clients": 48}
-        plan |= {"redis_url": self.ground.redis_url, "mark": head.mark, "sequence": head.sequence}
+        plan |= {
+            "pause": self.size.pause,
+            "redis_url": self.ground.redis_url,
+            "mark": head.mark,
+            "sequence": head.sequence,
+        }
         plan |= {"calls": self.size.by_script // PRODUCERS}
         return self.caller(f"producer-{number}", "benchmarks.ledger_parts.producer", plan, self.told[1 + number])
 
     def caller(self, name: str, module: str, plan: dict[str, Any], told: Path) -> Process:
         path = self.ground.directory / f"{name}.json"
-        path.write_text(json.dumps(plan | {"told": str(told)}))
+        plan |= {"told": str(told), "enough": str(self.ground.directory / "enough"), "pause": self.size.pause}
+        path.write_text(json.dumps(plan))
         return self.ground.process(name, "-m", module, str(path))

@@ -1,8 +1,8 @@
 """Clients of the real gateway, in a process of their own: `python -m benchmarks.ledger_parts.load PLAN` (JSON).
 
-They call until `calls` answers were delivered, plain and streamed in turn, and write each delivered answer to the file
-`told` as `request id, key, input tokens, output tokens`: what the ledger must agree with. Keys come in `slots`: a key
-that was refused for a second is replaced by the next one, and each that is in use is printed.
+They call until `calls` answers were delivered and the file `enough` is there, plain and streamed in turn, and write
+each delivered answer to the file `told` as `request id, key id, input, output tokens`: what the ledger must agree with.
+Keys come in `slots`: one that was refused for a while is replaced by the next, and each that is in use is printed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import aiohttp
@@ -62,7 +63,8 @@ def read_stream(text: bytes) -> Answer:
 
 class Load:
     def __init__(self, plan: dict[str, Any], told: TextIO) -> None:
-        self.urls, self.calls, self.told = plan["urls"], plan["calls"], told
+        self.urls, self.calls, self.told, self.pause = plan["urls"], plan["calls"], told, plan["pause"]
+        self.enough = Path(plan["enough"])
         self.keys = list(plan["keys"])
         self.active: list[str] = []
         self.refused_at: dict[str, float] = {}
@@ -79,7 +81,8 @@ class Load:
             print(self.active[-1], flush=True)
 
     async def client(self, session: aiohttp.ClientSession) -> None:
-        while self.delivered < self.calls and self.active:
+        while (self.delivered < self.calls or not self.enough.exists()) and self.active:
+            await asyncio.sleep(self.pause)
             key = random.choice(self.active)
             try:
                 answer = await ask(session, random.choice(self.urls), key, random.random() < 0.5)
@@ -93,7 +96,7 @@ class Load:
                 await asyncio.sleep(0.1)
             else:
                 self.delivered += 1
-                self.told.write(f"{answer.request_id}\t{key}\t{answer.inputs}\t{answer.outputs}\n")
+                self.told.write(f"{answer.request_id}\t{key.split('_')[2]}\t{answer.inputs}\t{answer.outputs}\n")
 
     def note_refusal(self, key: str) -> None:
         if time.monotonic() - self.refused_at.setdefault(key, time.monotonic()) > LINGER and key in self.active:

@@ -1,8 +1,11 @@
 """Calls without HTTP, in a process of their own: `python -m benchmarks.ledger_parts.producer PLAN` (JSON).
 
 The gateway's own counters admit and settle them, so they renew, keep and send again what a gateway would. Each call
-that `settle` has taken is written to the file `told` before the next one. It ends when the ledger has all of them.
+that `settle` has taken is written to the file `told` before the next one. It ends when `calls` were made,
+the file `enough` is there, and the ledger has all of them.
 """
+
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -12,10 +15,14 @@ import random
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, TextIO
 
+import django
 import redis.asyncio
 from redis.exceptions import RedisError
+
+django.setup()  # before the models are imported
 
 from benchmarks.ledger_parts import cast
 from inference.gateway.admission import Counters, Unavailable
@@ -25,7 +32,8 @@ from tenants import metering
 class Producer:
     def __init__(self, plan: dict[str, Any], told: TextIO) -> None:
         self.people = [cast.Account(*account) for account in plan["people"]]
-        self.calls, self.told = plan["calls"], told
+        self.calls, self.told, self.pause = plan["calls"], told, plan["pause"]
+        self.enough = Path(plan["enough"])
         self.counters = Counters(plan["redis_url"], cast.heedless)
         self.client = redis.asyncio.Redis.from_url(plan["redis_url"], decode_responses=True, socket_timeout=3)
         self.mark, self.sequence = plan["mark"], plan["sequence"]
@@ -37,6 +45,10 @@ class Producer:
         self.counters.start()
         await asyncio.gather(self.watch(), *(self.caller() for _ in range(at_once)))
 
+    @property
+    def done(self) -> bool:
+        return self.calls <= 0 and self.enough.exists()
+
     def adopt(self, mark: str, sequence: int) -> None:
         self.mark = mark
         self.counters.adopt(mark, sequence)
@@ -44,7 +56,7 @@ class Producer:
 
     async def watch(self) -> None:
         """Learns a new mark, as a gateway does by reading its snapshots again; ends when all is booked."""
-        while self.calls > 0 or self.counters._kept or self.counters._open:
+        while not self.done or self.counters._kept or self.counters._open:
             await asyncio.sleep(0.1)
             try:
                 mark = await self.client.hget(metering.STATE, "mark")
@@ -54,9 +66,10 @@ class Producer:
                 self.adopt(mark, 0)
 
     async def caller(self) -> None:
-        while self.calls > 0:
+        while not self.done:
             self.calls -= 1
-            while (why := await self.call()) and self.calls >= 0:
+            await asyncio.sleep(self.pause)
+            while why := await self.call():
                 self.refused[why] += 1
                 await asyncio.sleep(0.1)
 
@@ -84,10 +97,8 @@ async def work(plan: dict[str, Any], told: TextIO) -> None:
 
 
 def main(path: str) -> None:
-    import django
     import uvloop
 
-    django.setup()
     with open(path) as file:
         plan = json.load(file)
     with open(plan["told"], "a", buffering=1) as told:

@@ -98,7 +98,7 @@ def start_load(
     """The load's process, and the keys in use with the instant from which they are."""
     by_text = {account.text: account.key for account in people}
     plan = {"urls": [f"http://127.0.0.1:{port}" for port in ports], "calls": FAR, "keys": list(by_text)}
-    plan |= {"slots": SLOTS, "clients": CLIENTS, "told": "/dev/null"}
+    plan |= {"slots": SLOTS, "clients": CLIENTS, "told": "/dev/null", "pause": 0, "enough": "/"}
     path = ground.directory / "load.json"
     path.write_text(json.dumps(plan))
     command = [sys.executable, "-m", "benchmarks.ledger_parts.load", str(path)]
