@@ -1,4 +1,4 @@
-"""Operator pages: tenants, people, keys (to read), limits, budgets, prices. A change raises the tenant's epoch."""
+"""Operator pages: tenants, people, limits, budgets, prices; keys and history to read."""
 
 from __future__ import annotations
 
@@ -7,58 +7,39 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
-from django.db import transaction
-from django.db.models import Model, QuerySet
-from django.forms import ModelForm
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from tenants import audit, epochs
-from tenants.models import APIKey, AuditEntry, Budget, Member, Price, Quota, Tenant, User
+from tenants import limits, members, prices, tenancy
+from tenants.models import (
+    APIKey,
+    AuditEntry,
+    Budget,
+    Invitation,
+    LedgerProof,
+    Member,
+    Price,
+    Quota,
+    RefusalCount,
+    Tenant,
+    UsageEvent,
+    User,
+)
+from tenants.operating import ByVerb, ReadOnly, Recorded
 
+__all__ = ["ReadOnly", "Recorded"]
 admin.site.unregister(Group)  # what a person may do is the membership's role
 
 
-class Recorded(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    """Writes an audit entry for every row that an operator makes, changes or deletes, and raises its tenant's epoch."""
+class Inline(TabularInline):  # type: ignore[misc]
+    """To read; each row's own page changes it."""
 
-    def save_model(self, request: HttpRequest, obj: Model, form: ModelForm[Model], change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        after = {name: str(form.cleaned_data[name]) for name in form.changed_data if name in form.cleaned_data}
-        record(request, obj, "change" if change else "create", after)
+    extra = 0
+    show_change_link = True
 
-    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        super().save_formset(request, form, formset, change)
-        for obj in formset.new_objects:
-            record(request, obj, "create")
-        for obj, fields in formset.changed_objects:
-            record(request, obj, "change", {name: str(getattr(obj, name)) for name in fields})
-        for obj in formset.deleted_objects:
-            record(request, obj, "delete")
-
-    def delete_model(self, request: HttpRequest, obj: Model) -> None:
-        record(request, obj, "delete")
-        super().delete_model(request, obj)
-
-    @transaction.atomic
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        for obj in queryset:
-            self.delete_model(request, obj)
-
-
-def record(request: HttpRequest, obj: Model, verb: str, after: dict[str, str] | None = None) -> None:
-    tenant = obj if isinstance(obj, Tenant) else getattr(obj, "tenant", None)
-    action = f"{obj._meta.model_name}.{verb}"
-    audit.record(request.user, action, str(obj), None, after, tenant)  # type: ignore[arg-type]  # behind admin's login
-    if tenant:
-        epochs.raise_(tenant)
-    else:
-        epochs.raise_all()  # a price or a base model is everybody's
-
-
-class ReadOnly(ModelAdmin):  # type: ignore[misc]
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
@@ -69,31 +50,46 @@ class ReadOnly(ModelAdmin):  # type: ignore[misc]
         return False
 
 
-class MemberInline(TabularInline):  # type: ignore[misc]
+class MemberInline(Inline):
     model = Member
-    extra = 0
-    autocomplete_fields = ["user"]
 
 
-class QuotaInline(TabularInline):  # type: ignore[misc]
+class QuotaInline(Inline):
     model = Quota
-    extra = 0
 
 
-class BudgetInline(TabularInline):  # type: ignore[misc]
+class BudgetInline(Inline):
     model = Budget
-    extra = 0
 
 
 @admin.register(Tenant)
-class TenantAdmin(Recorded):
-    list_display = ["name", "slug", "status", "created_at"]
+class TenantAdmin(ByVerb):
+    list_display = ["name", "slug", "status", "time_zone", "created_at"]
     list_filter = ["status"]
     search_fields = ["name", "slug"]
     inlines = [MemberInline, QuotaInline, BudgetInline]
+    turns = {
+        Tenant.Status.SUSPENDED: tenancy.suspend,
+        Tenant.Status.ACTIVE: tenancy.resume,
+        Tenant.Status.CLOSED: tenancy.close,
+    }
 
-    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, list[str]]:
-        return {} if obj else {"slug": ["name"]}
+    @staticmethod
+    def make(person: User, obj: Tenant) -> Tenant:
+        return tenancy.create(person, obj.name, obj.slug, obj.time_zone)
+
+    @staticmethod
+    def alter(person: User, obj: Tenant, changed: dict[str, Any]) -> Tenant:
+        if "name" in changed:
+            tenancy.rename(obj, changed["name"], person)
+        if "time_zone" in changed:
+            tenancy.set_time_zone(obj, changed["time_zone"], person)
+        if "status" in changed:
+            TenantAdmin.turns[changed["status"]](obj, person)
+        return obj
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["name", "slug", "time_zone", *(["status"] if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return ["slug"] if obj else []  # addresses and the engine's names hold it
@@ -115,36 +111,129 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
 
 
 @admin.register(Member)
-class MemberAdmin(Recorded):
+class MemberAdmin(ByVerb):
     list_display = ["user", "tenant", "role"]
     list_filter = ["tenant", "role"]
     autocomplete_fields = ["user", "tenant"]
 
+    @staticmethod
+    def make(person: User, obj: Member) -> Member:
+        return members.add(obj.tenant, obj.user, obj.role, person)
 
-@admin.register(APIKey)
-class APIKeyAdmin(ReadOnly):
-    list_display = ["name", "id", "tenant", "created_at", "revoked_at"]
-    list_filter = ["tenant"]
-    exclude = ["salt", "digest"]
+    @staticmethod
+    def alter(person: User, obj: Member, changed: dict[str, Any]) -> Member:
+        return members.set_role(obj, changed.get("role", obj.role), person)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["user", "tenant"] if obj else []
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        members.remove(obj, request.user)  # type: ignore[arg-type]
 
 
 @admin.register(Quota)
-class QuotaAdmin(Recorded):
-    list_display = ["tenant", "requests_per_minute"]
+class QuotaAdmin(ByVerb):
+    list_display = ["tenant", "key", *Quota.FIELDS]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant", "key"]
+    most = limits.MOST
+    autocomplete_fields = ["tenant", "key"]
+
+    @staticmethod
+    def make(person: User, obj: Quota) -> Quota:
+        return limits.set_quota(obj.tenant, person, key=obj.key, **{name: getattr(obj, name) for name in Quota.FIELDS})
+
+    @staticmethod
+    def alter(person: User, obj: Quota, changed: dict[str, Any]) -> Quota:
+        wanted = {name: value for name, value in changed.items() if name in Quota.FIELDS}
+        return limits.set_quota(obj.tenant, person, key=obj.key, **wanted)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["tenant", "key"] if obj else []
 
 
 @admin.register(Budget)
-class BudgetAdmin(Recorded):
+class BudgetAdmin(ByVerb):
     list_display = ["tenant", "monthly_nano"]
+    most = {"monthly_nano": limits.BudgetOutOfRange.most}
+    autocomplete_fields = ["tenant"]
+
+    @staticmethod
+    def make(person: User, obj: Budget) -> Budget:
+        return limits.set_budget(obj.tenant, obj.monthly_nano, person)
+
+    @staticmethod
+    def alter(person: User, obj: Budget, changed: dict[str, Any]) -> Budget:
+        return limits.set_budget(obj.tenant, obj.monthly_nano, person)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["tenant"] if obj else []
 
 
 @admin.register(Price)
-class PriceAdmin(Recorded):
-    list_display = ["model", "input_nano_per_mtok", "output_nano_per_mtok", "valid_from"]
+class PriceAdmin(ByVerb):
+    list_display = ["model", "kind", "input_nano_per_mtok", "output_nano_per_mtok", "valid_from", "valid_until"]
+    list_filter = ["kind", "historical"]
+    most = dict.fromkeys(prices.AMOUNTS, prices.MOST)
     search_fields = ["model"]
+
+    @staticmethod
+    def make(person: User, obj: Price) -> Price:
+        names = [*prices.AMOUNTS, "valid_from", "valid_until", "kind", "historical", "basis"]
+        return prices.set_(obj.model, person, **{name: getattr(obj, name) for name in names})
+
+    @staticmethod
+    def alter(person: User, obj: Price, changed: dict[str, Any]) -> Price:
+        if changed and set(changed) <= {"valid_until"} and obj.valid_until:
+            return prices.end(Price.objects.get(pk=obj.pk), person, obj.valid_until)
+        return prices.change(Price.objects.get(pk=obj.pk), person, **changed)
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        prices.delete(obj, request.user)  # type: ignore[arg-type]
+
+
+@admin.register(APIKey)
+class APIKeyAdmin(ReadOnly):
+    list_display = ["name", "id", "tenant", "created_at", "expires_at", "revoked_at", "last_used_at"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant"]
+    search_fields = ["id__exact", "name"]
+    exclude = ["salt", "digest"]
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnly):
+    list_display = ["email", "tenant", "role", "created_at", "expires_at", "accepted_at", "withdrawn_at"]
+    list_filter = ["tenant"]
+    exclude = ["digest"]
 
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnly):
-    list_display = ["at", "tenant", "actor", "action", "subject"]
-    list_filter = ["tenant", "action"]
+    list_display = ["at", "tenant", "actor", "key_id", "action", "subject"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant", "actor"]
+    search_fields = ["action__exact", "subject__exact"]
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(ReadOnly):
+    list_display = ["request_id", "tenant", "occurred_at", "source", "status", "model", "cost_nano"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant"]
+    search_fields = ["request_id__exact"]
+    ordering = ["-id"]  # as they were booked: the one order that an index holds across tenants
+
+
+@admin.register(LedgerProof)
+class LedgerProofAdmin(ReadOnly):
+    list_display = ["at", "holds", "tenants", "open_calls", "spent_nano", "position"]
+    list_filter = ["holds"]
+
+
+@admin.register(RefusalCount)
+class RefusalCountAdmin(ReadOnly):
+    list_display = ["minute", "tenant", "key_id", "limit", "count"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant"]
+    ordering = ["-id"]

@@ -113,6 +113,19 @@ def accept(text: str, user: User) -> Member:
 
 
 @transaction.atomic
+def add(tenant: Tenant, user: User, role: str, actor: User | None) -> Member:
+    """Without an invitation: the operator's way. Raises UnknownRole, AlreadyMember."""
+    _known(role)
+    try:
+        with transaction.atomic():
+            member = Member.objects.create(tenant=tenant, user=user, role=role)
+    except IntegrityError:
+        raise AlreadyMember(user.username) from None
+    audit.record(actor, "member.create", user.username, None, {"role": role}, tenant)
+    return member
+
+
+@transaction.atomic
 def withdraw(invitation: Invitation, actor: User | None) -> Invitation:
     """Its link is dead from now on. Raises NotOpen for an accepted one; withdrawing twice changes nothing."""
     _lock(invitation.tenant)

@@ -129,12 +129,12 @@ def test_the_operator_pages_open_for_operators_only(client, cast):
 def test_a_quota_changed_by_an_operator_is_recorded_and_raises_the_epoch(client, cast):
     client.force_login(cast.operator)
     before = cast.acme.epoch
-    address = reverse("admin:tenants_quota_change", args=[cast.acme.quota.pk])
+    address = reverse("admin:tenants_quota_change", args=[cast.acme.quotas.get().pk])
     answer = client.post(address, {"tenant": cast.acme.pk, "requests_per_minute": 90})
     assert answer.status_code == 302
     cast.acme.refresh_from_db()
     assert cast.acme.epoch > before
-    assert cast.acme.audit.get().action == "quota.change"
+    assert cast.acme.audit.get().action == "quota.set"
 
 
 def test_a_member_removed_on_the_tenants_own_page_is_recorded(client, cast):
