@@ -48,7 +48,8 @@ def _script(name: str) -> str:
 
 
 ADMIT, SETTLE, RENEW, BURY = map(_script, ("admit", "settle", "renew", "bury"))
-CONFIRM, RAISE_EPOCHS, PROOF, REBUILD, UNMARK = map(_script, ("confirm", "epochs", "proof", "rebuild", "unmark"))
+CONFIRM, RAISE_EPOCHS, PROOF = map(_script, ("confirm", "epochs", "proof"))
+REBUILD, UNMARK, RESUME = map(_script, ("rebuild", "unmark", "resume"))
 
 Packed = tuple[list[str], list[str | bytes]]  # KEYS and ARGV of a script
 
@@ -203,6 +204,17 @@ def renew(sent: Iterable[tuple[str, int, int, int]]) -> Packed:
     """RENEW for calls as (request id, input tokens, output tokens, nano-dollars), so far."""
     args = [text for id_, *numbers in sent for text in (id_, " ".join(map(str, numbers)))]
     return [HOLDS, LEASES], [str(LEASE_MS), *args]
+
+
+def resume(holds: Iterable[tuple[str, str]]) -> Packed:
+    """RESUME for open calls as (request id, row of the hold)."""
+    return [STATE, HOLDS, LEASES], [str(LEASE_MS), *(text for hold in holds for text in hold)]
+
+
+def hold_row(event: Event, at_us: int, hold_nano: int, tokens: int, sent: tuple[int, int, int]) -> str:
+    """A hold as ADMIT wrote it, for a Redis that has lost it; its buckets are unknown there, so no tokens come back."""
+    facts = f"{hold_nano} {tokens} {at_us} {event.tenant} {event.key} {event.month}"
+    return f"{sent[0]} {sent[1]} {sent[2]}|{facts}|-;-;-;-|{orjson.dumps(event).decode()}"
 
 
 def bury(request_id: str) -> Packed:

@@ -2,7 +2,8 @@
 
 Nobody is admitted meanwhile: the mark is gone. What the stream still holds is booked first; then counters and epochs
 are written in one step, only if nothing happened since they were read. Holds that survived stay held. Events that were
-lost their gateways still know, and send again when they meet the new mark.
+lost their gateways still know: they send them, and the holds of open calls, to a Redis without a mark, for which the
+writer waits before it comes here, and events again when they meet the new mark.
 """
 
 from __future__ import annotations
@@ -43,14 +44,27 @@ def due(head: LedgerHead, mark: str, sequence: int, booked: str) -> bool:
     return mark != head.mark or sequence < head.sequence or ahead
 
 
+def is_new(head: LedgerHead, mark: str) -> bool:
+    """Whether nothing has ever been counted: a new installation on an empty Redis."""
+    return head.mark.endswith(":1") and not head.sequence and not mark and not UsageEvent.objects.exists()
+
+
+def close(client: redis.Redis, head: LedgerHead, mark: str) -> None:
+    """Takes a Redis that is not what the ledger knows out of service. Raises Foreign."""
+    if mark and mark.partition(":")[0] != head.mark.partition(":")[0]:
+        raise Foreign(mark)
+    log.warning("Redis is not what the ledger knows (mark %s, expected %s): it is rebuilt.", mark or "none", head.mark)
+    if mark:
+        counters.run(client, metering.UNMARK, metering.unmark(mark))
+
+
 def run(client: redis.Redis, head: LedgerHead, mark: str, names: outcomes.Names) -> int:
     """Rebuilds; answers how many entries it booked. Raises Foreign, ledger.Fenced if another writer has taken over."""
     installation, _, generation = head.mark.partition(":")
     theirs, _, number = mark.partition(":")
     if mark and theirs != installation:
         raise Foreign(mark)
-    log.warning("Redis is not what the ledger knows (mark %s, expected %s): it is rebuilt.", mark or "none", head.mark)
-    new = generation == "1" and not head.sequence and not mark and not UsageEvent.objects.exists()
+    new = is_new(head, mark)
     latest = max(int(generation), int(number) if number.isdigit() else 0)
     head = _advance(head, f"{installation}:{latest + 1}")
     if mark:

@@ -27,6 +27,8 @@ LEASE_SECONDS = 4.0  # a writer that has not renewed for so long is taken for de
 RENEW_SECONDS = 1.0
 BACK_OFF_SECONDS = 0.5
 STAND_BY_SECONDS = 0.25
+GRACE_SECONDS = 3.0  # gateways look at Redis every second or two, and bring back what it lost of their calls
+GATHER_SECONDS = 0.1  # between looks whether that time is over
 PATIENCE_SECONDS = 30.0  # of drain(), for a writer that holds the lease and does not move
 
 
@@ -53,6 +55,7 @@ class Writer:
         self._names = outcomes.Names()
         self._chores = chores.Chores(self._redis)
         self._leads = False
+        self._lost: tuple[float, str] | None = None  # since when, and with which mark, Redis is not the ledger's
 
     def stop(self) -> None:
         self._stopping = True
@@ -81,12 +84,14 @@ class Writer:
         """
         head = self._lead()
         if head is None:
+            self._lost = None
             return 0
         if head.unconfirmed:
             self._confirm(head.mark, head.position, head.unconfirmed)
         sight = self._look(head.position)
         if rebuild.due(head, sight.mark, sight.sequence, sight.booked) or self._chores.stream_is_lost(head):
-            return rebuild.run(self._redis, head, sight.mark, self._names)
+            return self._rebuild(head, sight.mark)
+        self._lost = None
         self._chores.do(head)
         if not sight.entries and block_ms:
             self._redis.xread({metering.STREAM: head.position}, count=1, block=block_ms)
@@ -143,6 +148,22 @@ class Writer:
             LedgerHead.objects.filter(writer=self._name).update(lease_until=None)
         except DatabaseError as error:
             log.warning("The lease was not given back and ends by itself: %s", error)
+
+    def _rebuild(self, head: LedgerHead, mark: str) -> int:
+        """The rebuild, after a time in which nobody is admitted and gateways send what they know of their calls.
+
+        Without it a call that was open, or settled and not booked, would be in no counter when admission begins again.
+        """
+        if self._lost is None:
+            rebuild.close(self._redis, head, mark)
+            self._lost = time.monotonic(), mark
+        since, mark = self._lost
+        if not rebuild.is_new(head, mark) and time.monotonic() - since < GRACE_SECONDS:
+            time.sleep(GATHER_SECONDS)
+            return 0
+        booked = rebuild.run(self._redis, head, mark, self._names)
+        self._lost = None
+        return booked
 
     def _look(self, position: str) -> Sight:
         pipe = self._redis.pipeline(transaction=True)

@@ -1,7 +1,8 @@
 """The gateway's side of admit, renew and settle. It fails closed, and it forgets no event before the ledger has it.
 
-What a Redis that was lost took with it comes back from here: the highest number of steps that was seen shows the loss,
-and every event is kept until it is booked and sent again when the counters were rebuilt. The ledger knows which it has.
+What a Redis that was lost took with it comes back from here: the highest number of steps that was seen shows the loss.
+Every event is kept until it is booked; when a Redis has lost its mark, events and the holds of open calls go back to it
+before the ledger rebuilds its counters from them, and events once more after that. The ledger knows which it has.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tenants.metering import Event, Terms, Verdict
 log = logging.getLogger(__name__)
 SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts that an answer waits for
 TICK = 1.0  # seconds between looks at what is booked, what was rebuilt and what could not be delivered
-LONGEST_PAUSE = 4.0  # seconds between looks while Redis does not answer
+LONGEST_PAUSE = 2.0  # seconds between looks while Redis does not answer; the ledger's writer waits longer (`GRACE`)
 CHUNK = 1000  # calls renewed by one command, events sent again in one pipeline
 INSTALLATION = 32  # characters of a mark that stay when counters are rebuilt
 
@@ -56,9 +57,9 @@ class Counters:
 
     def __init__(self, url: str, renewed: Renewed) -> None:
         self._pipe, self._renewed = Pipeline(url), renewed
-        self._open: dict[str, OpenCall] = {}
+        self._open: dict[str, tuple[OpenCall, int]] = {}  # with the instant of admission (us)
         self._kept: dict[str, Kept] = {}
-        self._mark, self._seen = "", 0
+        self._mark, self._seen, self._lost = "", 0, False
         self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,9 +83,8 @@ class Counters:
         if mark == self._mark:
             self._seen = max(self._seen, sequence)
         elif not _is_older(mark, self._mark):
-            self._mark, self._seen = mark, sequence
-            for kept in self._kept.values():
-                kept.place = None  # whether the old counters' stream survived, nobody knows: send all of it again
+            self._mark, self._seen, self._lost = mark, sequence, False
+            self._send_all_again()  # whether the old counters' stream survived, nobody knows
 
     async def admit(self, call: OpenCall) -> Verdict:
         """Takes the hold or says why not; raises Unavailable."""
@@ -100,7 +100,7 @@ class Counters:
         if verdict.reason != "unmarked":
             self._saw(terms.mark, verdict.sequence)
         if not verdict.reason:
-            self._open[event.request_id] = call
+            self._open[event.request_id] = call, verdict.at_us
         return verdict
 
     async def settle(self, event: Event) -> None:
@@ -174,7 +174,7 @@ class Counters:
 
     async def _renew(self) -> None:
         """Pushes the leases of all open calls on, with what each has sent so far."""
-        calls = list(self._open.values())
+        calls = [call for call, _ in self._open.values()]
         if not calls:
             return
         tenants = list({call.event.tenant for call in calls})
@@ -188,16 +188,38 @@ class Counters:
         self._pipe.spawn(self._renewed(_us(clock), known))
 
     async def _look(self) -> None:
-        """Were the counters rebuilt? Then everything goes again. What is booked is not kept any longer."""
+        """Were the counters lost, or rebuilt? Then everything goes again. What is booked is not kept any longer."""
+        known, seen = self._mark, self._seen
         state = await self._pipe.ask("HMGET", metering.STATE, "mark", "sequence", "booked")
         mark, sequence, booked = ((part or b"").decode() for part in state)
-        if mark[:INSTALLATION] != self._mark[:INSTALLATION] or int(sequence or 0) < self._seen * (mark == self._mark):
-            return  # emptied, another's or cut back: what it says of entries is not about ours
+        if mark and mark == known and int(sequence or 0) < seen:  # cut back: it must admit nobody
+            await self._pipe.run(metering.UNMARK, metering.unmark(mark))
+            mark = ""
+        if known and not mark:
+            return await self._bring_back()
+        if mark[:INSTALLATION] != self._mark[:INSTALLATION]:
+            return None  # another's: what it says of entries is not about ours
         self.adopt(mark, int(sequence or 0))
         if booked and mark == self._mark:
             until = metering.place(booked)
             for request_id in [id_ for id_, kept in self._kept.items() if kept.place and kept.place <= until]:
                 del self._kept[request_id]
+        return None
+
+    async def _bring_back(self) -> None:
+        """Gives a Redis that lost its counters what it knew of our calls, so that the rebuilt ones have it in them."""
+        if not self._lost:
+            self._lost = True
+            self._send_all_again()
+        rows = [
+            (id_, metering.hold_row(call.event, at_us, call.hold_nano, call.tokens, call.progress()))
+            for id_, (call, at_us) in self._open.items()
+        ]
+        await asyncio.gather(*(self._pipe.run(metering.RESUME, metering.resume(chunk)) for chunk in _chunks(rows)))
+
+    def _send_all_again(self) -> None:
+        for kept in self._kept.values():
+            kept.place = None
 
     async def _resend(self) -> None:
         """Sends what is not delivered; raises Unavailable."""

@@ -207,6 +207,31 @@ async def test_when_the_counters_were_rebuilt_all_that_is_not_booked_goes_again(
     assert [late for _, late in await stream(client)] == [True, False]  # the hold that survived is settled
 
 
+async def test_an_emptied_redis_gets_events_and_holds_back_before_it_is_rebuilt(client, counters):
+    counters.start()
+    await settled(counters, Asked(1))
+    assert (await counters.admit(Asked(2))).reason == ""
+    hold = metering.read_hold(await client.hget(metering.HOLDS, "req_2"))
+    await client.flushdb()
+    await until(lambda: client.hlen(metering.HOLDS))
+    assert await client.hget(metering.STATE, "mark") is None
+    assert [(event.request_id, late) for event, late in await until(lambda: stream(client))] == [("req_1", True)]
+    again = metering.read_hold(await client.hget(metering.HOLDS, "req_2"))
+    assert (again.nano, again.tokens, again.event) == (hold.nano, hold.tokens, hold.event)
+    assert await client.zscore(metering.LEASES, "req_2")
+    await vouch(client, f"{HERE}:2")
+    await counters.settle(Asked(2).event.ending("settled", cost_nano=5))
+    assert not await client.hlen(metering.HOLDS)
+
+
+async def test_a_redis_that_counts_fewer_steps_than_were_seen_is_taken_out_of_service(client, counters):
+    await settled(counters, Asked(1))
+    await client.hset(metering.STATE, "sequence", 1)
+    counters.start()
+    await until(lambda: counters._lost)
+    assert await client.hget(metering.STATE, "mark") is None
+
+
 async def test_an_emptied_redis_says_nothing_of_what_it_had(client, counters):
     counters.start()
     await settled(counters, Asked(1))

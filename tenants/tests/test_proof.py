@@ -19,7 +19,8 @@ NAMELESS = (
 
 
 @pytest.fixture
-def stage(redis_url, cast):
+def stage(redis_url, cast, monkeypatch):
+    monkeypatch.setattr(writer, "GRACE_SECONDS", 0)
     made = Stage(redis_url, cast)
     Writer("first").drain()
     yield made

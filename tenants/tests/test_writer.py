@@ -19,7 +19,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def stage(redis_url, cast):
+def stage(redis_url, cast, monkeypatch):
+    monkeypatch.setattr(writer, "GRACE_SECONDS", 0)
     made = Stage(redis_url, cast)
     Writer("first").drain()
     yield made
@@ -233,6 +234,28 @@ def test_what_an_older_redis_still_has_in_its_stream_is_booked_before_it_is_rebu
     assert drain() == 2
     assert stage.counted() == {"spent": 130, "held": 0, "corrected": 0}
     assert stage.client.xlen(metering.STREAM) == 0
+    in_step(stage)
+
+
+def test_what_gateways_bring_back_is_in_the_counters_before_anybody_is_admitted(stage, monkeypatch):
+    monkeypatch.setattr(writer, "GRACE_SECONDS", 0.3)
+    stage.admit("open", 10, 40)
+    event = metering.read_hold(stage.client.hget(metering.HOLDS, "open")).event
+    stage.call("settled", cost=60)
+    stage.client.flushdb()
+    waiting = Writer("w")
+    assert waiting.turn() == 0
+    assert stage.admit("too soon").reason == "unmarked"
+    assert stage.settle("settled", 10, 60).written == 2
+    row = metering.hold_row(event, 5, 40, 10, (1, 2, 3))
+    assert counters.run(stage.client, metering.RESUME, metering.resume([("open", row), ("open", row)])) == 1
+    waiting.drain()
+    assert stage.counted() == {"spent": 60, "held": 40, "corrected": 60}
+    assert counters.run(stage.client, metering.RESUME, metering.resume([("late", row)])) == -1
+    stage.mark = ledger.mark()
+    assert stage.settle("open", 10, 30).written == 1
+    drain()
+    assert stage.counted() == {"spent": 90, "held": 0, "corrected": 60}
     in_step(stage)
 
 
