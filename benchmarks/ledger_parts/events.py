@@ -59,8 +59,12 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
     say(f"{found.delivered:,} answers delivered, {found.rows:,} rows, {found.corrections} corrections")
     for finding in found.findings[:10]:
         say(f"  {finding}")
-    figures = {"lost": found.lost, "doubled": found.doubled, "misstated": found.misstated}
-    facts = {"kills": chaos.kills(), "seconds": round(seconds, 1), "events_per_second": round(size.total / seconds)}
+    figures: dict[str, float] = {"lost": found.lost, "doubled": found.doubled, "misstated": found.misstated}
+    facts: dict[str, Any] = {
+        "kills": chaos.kills(),
+        "seconds": round(seconds, 1),
+        "events_per_second": round(size.total / seconds),
+    }
     return figures, facts | asdict(found) | {"tail": len(chaos.tail), "emptied": 1}
 
 

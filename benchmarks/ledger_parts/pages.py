@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from tenants import keys
 from tenants.models import LedgerBatch, Member, Tenant, UsageDay, UsageEndUser, UsageEvent, UsageMonth, User
 
 TENANTS, KEYS, DAYS, TURNS = 50, 4, 120, 5
+VACUUM = {"postgresql": "VACUUM ANALYZE", "sqlite": "ANALYZE"}  # what autovacuum does soon after
 ELSEWHERE = {"overview"}  # adds up every room's cards: its queries are printed and not the ledger's
 ROWS, DAY, MONTH, END_USER = (model._meta.db_table for model in (UsageEvent, UsageDay, UsageMonth, UsageEndUser))
 
@@ -64,12 +66,14 @@ def paths() -> dict[str, Callable[[Tenant], str]]:
         "audit": "settings/audit/",
         "refusals": "refusals/",
     }
-    pages: dict[str, Callable[[Tenant], str]] = {
-        name: (lambda tenant, page=page: f"/t/{tenant.slug}/{page}") for name, page in console.items()
-    }
-    pages["API, first page"] = lambda tenant: f"/api/v1/t/{tenant.slug}/usage/"
-    pages["API, deep page"] = lambda tenant: f"/api/v1/t/{tenant.slug}/usage/?cursor={deep(tenant)}"
+    pages: dict[str, Callable[[Tenant], str]] = {name: partial(at, f"/t/{{}}/{page}") for name, page in console.items()}
+    pages["API, first page"] = partial(at, "/api/v1/t/{}/usage/")
+    pages["API, deep page"] = lambda tenant: at("/api/v1/t/{}/usage/?cursor=", tenant) + deep(tenant)
     return pages
+
+
+def at(address: str, tenant: Tenant) -> str:
+    return address.format(tenant.slug)
 
 
 def deep(tenant: Tenant) -> str:
@@ -158,7 +162,7 @@ def fill(count: int) -> Client:
     with connection.cursor() as cursor:
         indexes = drop_indexes(cursor)
         cursor.execute(rows_sql(), {"count": count, "price": price.pk, "batch": batch.pk, **span(count)})
-        for statement_ in (*indexes, *rollups_sql(), audit_sql(count), "ANALYZE"):
+        for statement_ in (*indexes, *rollups_sql(), audit_sql(count), VACUUM[connection.vendor]):
             cursor.execute(statement_)
     client = Client()
     client.force_login(owner)
@@ -236,8 +240,10 @@ def rollups_sql() -> list[str]:
 
 
 def audit_sql(count: int) -> str:
-    """A change for every fifty calls."""
+    """A change for every fifty calls, evenly over the same days."""
+    seconds = f"{time.time()} - i * {DAYS * 86_400 * 50 / count}"
+    instant = f"to_timestamp({seconds})" if connection.vendor == "postgresql" else f"datetime({seconds}, 'unixepoch')"
     return f"""
         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count // 50})
         INSERT INTO tenants_auditentry (tenant_id, action, subject, key_id, at)
-        SELECT t.id, 'quota.set', t.slug, '', CURRENT_TIMESTAMP FROM n JOIN tenants_tenant t ON t.slug = 'tenant-00'"""
+        SELECT t.id, 'quota.set', t.slug, '', {instant} FROM n JOIN tenants_tenant t ON t.slug = 'tenant-00'"""

@@ -25,7 +25,8 @@ from redis.exceptions import RedisError
 django.setup()  # before the models are imported
 
 from benchmarks.ledger_parts import cast
-from inference.gateway.admission import Counters, Unavailable
+from inference.gateway.admission import Counters
+from inference.gateway.pipeline import Unavailable
 from tenants import metering
 
 
@@ -63,7 +64,7 @@ class Producer:
             except (RedisError, OSError):
                 continue
             if mark and mark != self.mark:
-                self.adopt(mark, 0)
+                self.adopt(str(mark), 0)
 
     async def caller(self) -> None:
         while not self.done:

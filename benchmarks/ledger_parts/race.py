@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +20,15 @@ from django.db.models import Sum
 from benchmarks.ledger_parts import cast
 from benchmarks.ledger_parts.stand import NotThere, Stand, say, until
 from benchmarks.ledger_parts.windows import most, overshoot
+from benchmarks.ledger_parts.witness import Call, Watch, Witness
 from inference.gateway.admission import Counters
-from inference.gateway.pipeline import Pipeline, Unavailable
+from inference.gateway.pipeline import Unavailable
 from tenants import ledger, metering
 from tenants.models import UsageEvent
 from tenants.writer import Writer
 
 CALLERS, GATEWAYS, CENT, ROUND_SECONDS = 64, 8, 10_000_000, 0.35
+LONG_SECONDS = 5.0  # of calls that are open when Redis is emptied, and still when it has been rebuilt
 SECOND, MINUTE = 1_000_000, 60_000_000
 PERIODS = (SECOND, MINUTE, SECOND, MINUTE)
 # requests per second and minute, tokens per second and minute, concurrent calls
@@ -35,62 +36,6 @@ TIGHT, TIGHT_KEY = (300, 9_000, 60_000, 1_500_000, 24), (200, 6_000, 40_000, 1_0
 LOOSE, LOOSE_KEY = (2_000, 60_000, 500_000, 12_000_000, 60), (1_500, 50_000, 400_000, 9_000_000, 50)
 LIMITS = ((TIGHT, TIGHT_KEY), (LOOSE, LOOSE_KEY))
 DEAREST = (100_000, 3_000_000)  # nano-dollars of a hold
-
-
-@dataclass(slots=True)
-class Call:
-    """What happened to one admitted call: numbers of Redis's steps, and in which of its lives (see `Watch.life`)."""
-
-    open: cast.Open
-    at_us: int
-    admitted: tuple[int, int]
-    actual_tokens: int = 0
-    cost_nano: int = 0
-    ended: tuple[int, int] = (9, 0)
-
-
-class Watch:
-    """Every call by its id. Redis has three lives: before it was emptied, without counters, rebuilt."""
-
-    def __init__(self) -> None:
-        self.calls: dict[str, Call] = {}
-        self.settled: dict[str, metering.Settlement] = {}
-        self.emptied_us = self.rebuilt_us = 1 << 62
-        self.refused: Counter[str] = Counter()
-
-    def life(self, at_us: int, sequence: int, highest: int) -> int:
-        """Which one a step belongs to; a settlement's instant is known to the millisecond, its number decides."""
-        if abs(at_us - self.emptied_us) < 2_000:
-            return 0 if sequence > highest // 2 else 1
-        return 0 if at_us < self.emptied_us else 1 if at_us < self.rebuilt_us else 2
-
-    def close(self) -> None:
-        """Gives each call its end."""
-        highest = max((call.admitted[1] for call in self.calls.values()), default=0)
-        for id_, call in self.calls.items():
-            call.admitted = self.life(call.at_us, call.admitted[1], highest), call.admitted[1]
-            done = self.settled[id_]
-            call.ended = self.life(metering.place(done.entry)[0] * 1_000, done.sequence, highest), done.sequence
-
-
-class Witness(Pipeline):
-    """Notes what Redis answers to the first settlement of each call."""
-
-    def __init__(self, url: str, watch: Watch) -> None:
-        super().__init__(url)
-        self._watch = watch
-
-    def run(self, script: str, packed: metering.Packed) -> asyncio.Future[Any]:
-        reply = super().run(script, packed)
-        if script is metering.SETTLE:
-            reply.add_done_callback(lambda done: self._note(str(packed[1][1]), done))
-        return reply
-
-    def _note(self, request_id: str, done: asyncio.Future[Any]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            settled = metering.settlement(done.result())
-            if settled.written > 0:
-                self._watch.settled.setdefault(request_id, settled)
 
 
 @dataclass
@@ -101,6 +46,7 @@ class Race:
     sequence: int
     watch: Watch = field(default_factory=Watch)
     budgets: list[int] = field(default_factory=lambda: [0, 0])
+    emptying: bool = False
 
     async def run(self, rounds: int) -> None:
         self.client = redis.asyncio.Redis.from_url(self.redis_url, decode_responses=True)
@@ -134,10 +80,13 @@ class Race:
 
     async def empty(self) -> None:
         """Redis forgets everything while calls are open; the round goes on when the writer has rebuilt it."""
-        self.until = time.monotonic() + 60
+        self.until, self.emptying = time.monotonic() + 60, True
         await asyncio.sleep(random.uniform(0.005, 0.05))
         async with self.client.pipeline(transaction=True) as pipe:
-            clock, _ = await pipe.time().flushall().execute()
+            pipe.time()
+            pipe.flushall()
+            clock, _ = await pipe.execute()
+        self.emptying = False
         self.watch.emptied_us = clock[0] * SECOND + clock[1]
         mark, deadline = None, time.monotonic() + 60
         while mark is None:
@@ -145,7 +94,7 @@ class Race:
                 raise NotThere("The writer does not rebuild Redis; run it alone to see why")
             await asyncio.sleep(0.005)
             mark = await self.client.hget(metering.STATE, "mark")
-        self.mark, self.watch.rebuilt_us = mark, int(await self.client.hget(metering.STATE, "since") or 0)
+        self.mark, self.watch.rebuilt_us = str(mark), int(await self.client.hget(metering.STATE, "since") or 0)
         seconds = (self.watch.rebuilt_us - self.watch.emptied_us) / SECOND
         say(f"round {self.number + 1}: Redis emptied, rebuilt after {seconds:.2f} s")
         self.until = time.monotonic() + 2 * ROUND_SECONDS
@@ -175,7 +124,7 @@ class Race:
             return verdict.limit_name or verdict.reason
         made = Call(call, verdict.at_us, (0, verdict.sequence))
         self.watch.calls[call.event.request_id] = made
-        await asyncio.sleep(random.choice((0, 0.001, 0.004)))
+        await asyncio.sleep(random.choice((0, 0.001, 0.004, LONG_SECONDS) if self.emptying else (0, 0.001, 0.004)))
         made.actual_tokens = random.choice((0, random.randint(0, call.tokens), call.tokens))
         made.cost_nano = random.randint(0, hold) if made.actual_tokens else 0
         end = call.event.ending(
@@ -210,8 +159,8 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
     say(f"overspent before Redis was emptied {before}, from then on {after}")
     if wrong:
         raise NotThere(f"{wrong} calls have no row or another one")
-    figures = {"overspend_nanodollars": max(before, after), "limit_overshoot": max(rates.values())}
-    facts = {"calls": len(watch.calls), "refused": dict(watch.refused), "rounds": rounds}
+    figures: dict[str, float] = {"overspend_nanodollars": max(before, after), "limit_overshoot": max(rates.values())}
+    facts: dict[str, Any] = {"calls": len(watch.calls), "refused": dict(watch.refused), "rounds": rounds}
     facts |= {"beyond": {name: excess for name, excess in limits.items() if excess}}
     facts |= {"overspent_before_emptying": before, "overspent_after": after}
     return figures, facts | {"rebuilt_after_s": (watch.rebuilt_us - watch.emptied_us) / SECOND}
@@ -237,7 +186,7 @@ def overspent(watch: Watch, pair: list[cast.Account], last_budget: int) -> tuple
     for (life, _), nano, budget in sorted(steps):
         used += nano
         worst[life > 0] = max(worst[life > 0], used - budget)
-    rows = UsageEvent.objects.filter(tenant=pair[0].tenant).aggregate(sum=Sum("cost_nano"))["sum"]
+    rows = UsageEvent.objects.filter(tenant_id=pair[0].tenant).aggregate(sum=Sum("cost_nano"))["sum"]
     return worst[0], max(worst[1], rows - last_budget)
 
 

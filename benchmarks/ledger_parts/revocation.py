@@ -39,7 +39,8 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
     ports = serving.start(ground, gateways=2)
     streams = [Stream(ports[number % 2], account) for number, account in enumerate(streaming)]
     load, active = start_load(ground, ports, people)
-    started, committed = time.monotonic(), {}
+    committed: dict[str, float] = {}
+    started = time.monotonic()
     try:
         while len(committed) < wanted:
             time.sleep(random.uniform(0.05, 0.25))

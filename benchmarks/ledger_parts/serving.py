@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from benchmarks.ledger_parts.stand import Process, Stand, free_port, listens, until
@@ -44,5 +45,5 @@ def start(ground: Stand, gateways: int) -> list[int]:
     ports = [free_port() for _ in range(gateways)]
     for port in ports:
         made = gateway(ground, port)
-        until(lambda port=port: listens(port), "A gateway does not start", 60, made.log)
+        until(partial(listens, port), "A gateway does not start", 60, made.log)
     return ports
