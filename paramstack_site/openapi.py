@@ -15,6 +15,8 @@ from rest_framework import serializers
 
 from paramstack_site.problem_details import MEDIA_TYPE
 
+ONCE = {"type": "string", "pattern": "^[!-~]{1,80}$"}
+
 
 class ProblemDetails(serializers.Serializer[Any]):
     """RFC 9457."""
@@ -81,7 +83,7 @@ def _described() -> Any:
 
         def get_override_parameters(self) -> list[Any]:
             if self.method == "POST":
-                return [OpenApiParameter("Idempotency-Key", str, "header", description="sent again, it is done once")]
+                return [OpenApiParameter("Idempotency-Key", ONCE, "header", description="sent again, it is done once")]
             found = [PageQuery] if getattr(self.view, "lists", None) else []
             return [*found, *filter(None, [getattr(self.view, "query", None)])] if self.method == "GET" else []
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 from rest_framework import serializers
@@ -43,7 +44,7 @@ def page(
         if cursor:
             rows = rows.filter(_after(order, _read(cursor, len(order))))
         found = list(rows.order_by(*order)[: limit + 1])
-    except (ValueError, TypeError, OverflowError, ValidationError) as error:
+    except (ValueError, TypeError, OverflowError, ValidationError, DataError) as error:
         if not cursor:
             raise
         raise BadCursor from error
