@@ -1,5 +1,6 @@
 """Keys by REST: who may make, change, rotate and revoke them, and what a wrong one is told."""
 
+import base64
 from datetime import timedelta
 
 import pytest
@@ -151,10 +152,10 @@ def test_a_page_that_is_none(cast, query):
     assert list(is_problem(client(cast.auditor).get(f"{KEYS}?{query}"), 400)["errors"]) == [name]
 
 
-@pytest.mark.parametrize("values", ['["x","y"]', "[1,2]", '["2026-01-01T00:00:00Z", "a\\u0000"]', "[99999999999999999999999,1]"])
+@pytest.mark.parametrize(
+    "values", ['["x","y"]', "[1,2]", '["2026-01-01T00:00:00Z", "a\\u0000"]', "[99999999999999999999,1]"]
+)
 def test_a_cursor_of_nonsense(cast, values):
-    import base64
-
     cursor = base64.urlsafe_b64encode(values.encode()).decode().rstrip("=")
     answer = client(cast.auditor).get(KEYS, {"cursor": cursor})
     assert answer.status_code in {200, 400}
