@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,11 +73,10 @@ def run(wanted: argparse.Namespace, database: Database) -> dict[str, Part]:
                 else:
                     if not database.template:
                         database.migrate(Path(directory))
-                    part = measured(name, database)
+                    part = measured(name, database, directory)
                 parts[name] = part
         finally:
-            if database.template:
-                database.drop(database.template)
+            database.close()
     return parts
 
 
@@ -89,14 +89,15 @@ def kept(name: str) -> Part | None:
     return part if (part["commit"], part["quick"]) == (harness.commit(), harness.QUICK) else None
 
 
-def measured(name: str, database: Database) -> Part:
+def measured(name: str, database: Database, directory: str) -> Part:
     """Runs a part in its own process, which writes its file; ends the run if it fails."""
     print(f"{name} ...", flush=True)
     path = KEPT / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.ledger_parts", name, database.template, str(path)]
-    if subprocess.run(command, cwd=harness.ROOT).returncode or not path.exists():
+    env = os.environ | {"TMPDIR": directory}  # goes with this process, however the part ends
+    if subprocess.run(command, cwd=harness.ROOT, env=env).returncode or not path.exists():
         raise SystemExit(f"The part {name} failed. The parts before it are kept; the same command goes on with it.")
     part: Part = json.loads(path.read_text())
     print(f"{name}: {json.dumps(part['figures'])} in {part['seconds']:.0f} s", flush=True)

@@ -35,7 +35,8 @@ class Size:
     by_gateway: int
     by_script: int
     kills: int  # of each: writer, gateways, Redis
-    pause: float = 0  # seconds before each call
+    pause: float = 0  # seconds before each call of a producer
+    load_pause: float = 0.1  # of a gateway's client: calls through both are made until the end
     short: bool = False  # does not wait for the leases of dead gateways to lapse: their holds are in the proof
 
     @property
@@ -44,7 +45,7 @@ class Size:
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    size = Size(300, 3_000, 1, 0.1, True) if quick else Size(100_000, 900_000, 21)
+    size = Size(300, 3_000, 1, pause=0.1, short=True) if quick else Size(100_000, 900_000, 21)
     people = cast.accounts(20, 2)
     Writer("bench").drain()
     chaos = Chaos(ground, size, people)
@@ -206,6 +207,7 @@ class Chaos:
     def load(self) -> Process:
         plan = {"urls": [f"http://127.0.0.1:{port}" for port in self.ports], "calls": self.size.by_gateway}
         plan |= {"keys": [account.text for account in self.people], "slots": len(self.people), "clients": 48}
+        plan |= {"pause": self.size.load_pause}
         return self.caller("load", "benchmarks.ledger_parts.load", plan, self.told[0])
 
     def producer(self, number: int) -> Process:
@@ -222,6 +224,6 @@ class Chaos:
 
     def caller(self, name: str, module: str, plan: dict[str, Any], told: Path) -> Process:
         path = self.ground.directory / f"{name}.json"
-        plan |= {"told": str(told), "enough": str(self.ground.directory / "enough"), "pause": self.size.pause}
+        plan |= {"told": str(told), "enough": str(self.ground.directory / "enough")}
         path.write_text(json.dumps(plan))
         return self.ground.process(name, "-m", module, str(path))

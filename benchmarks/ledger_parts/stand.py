@@ -201,6 +201,19 @@ class Database:
         if url.startswith("postgres"):
             self._run(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
+    def close(self) -> None:
+        """Drops the template, and what a part that was killed has left."""
+        if not self.template.startswith("postgres"):
+            return
+        import psycopg
+
+        name = urlsplit(self.template).path[1:]
+        with psycopg.connect(SERVER) as connection:
+            query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+            left = [row[0] for row in connection.execute(query, [name]).fetchall()]
+        for database in left:
+            self.drop(self._url(database))
+
     def _url(self, name: str) -> str:
         return urlunsplit(urlsplit(SERVER)._replace(path=f"/{name}"))
 

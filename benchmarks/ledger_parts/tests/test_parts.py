@@ -15,7 +15,7 @@ class NoDatabase(Database):
     def __init__(self):
         self.postgres, self.template = True, "postgres://nowhere/template"
 
-    def drop(self, url):
+    def close(self):
         pass
 
 
@@ -24,7 +24,7 @@ def stored(tmp_path, monkeypatch):
     """Measures nothing: each part's figure is 1. Answers the parts that were measured and where they are kept."""
     measured: list[str] = []
 
-    def measure(name, database):
+    def measure(name, database, directory):
         measured.append(name)
         return keep(tmp_path, name)
 
