@@ -42,7 +42,7 @@ PAGES: tuple[str, ...] = (
     "adapters",
     "rollouts",
 )
-PAGES += ("playground", "usage", "settings", "key_create", "limits", "members", "tenant", "audit", "policy")
+PAGES += ("playground", "usage", "settings", "key_create", "limits", "members", "tenant", "audit", "policy", "refusals")
 DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt", "key")
 SECRET_JUDGE = "what-the-judge-said"
 

@@ -263,3 +263,4 @@ def test_the_tasks_run_twice_without_harm_and_take_the_tenant_from_the_row(cast,
     assert [each.to for each in mail.outbox] == [["sahip@acme.example"]]
     assert tasks.deliver_alert(10**9) is False
     assert tasks.deliver_alerts() == 0
+    assert tasks.forget_replies() == tasks.forget_replies() == 0
