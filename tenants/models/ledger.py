@@ -19,7 +19,8 @@ class LedgerHead(models.Model):
     mark = models.CharField(max_length=48)
     position = models.CharField(max_length=40, default="0-0")
     sequence = models.BigIntegerField(default=0)
-    unconfirmed = models.JSONField(default=list)  # [entry, tenant, month, nano-dollars]: booked, not yet in the counters
+    # Booked, not yet in the counters: [entry, tenant, month, nano-dollars, why it is put aside for a person or ""].
+    unconfirmed = models.JSONField(default=list)
     writer = models.CharField(max_length=120, blank=True)
     lease_until = models.DateTimeField(null=True)
 
