@@ -18,10 +18,12 @@ import httpx2
 import pytest
 import uvicorn
 from aiohttp import web
+from django.db import connection
 
 from attestation import statements
 from inference import registry, snapshots
 from inference.gateway.app import Gateway
+from inference.gateway.snapshot import TenantSnapshot
 from inference.models import Adapter, BaseModel
 from tenants import keys, refusals
 from tenants.models import Price, Tenant, UsageEvent
@@ -124,6 +126,14 @@ class Engine:
         return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
 
 
+def load(key_id: str) -> TenantSnapshot | None:
+    """As the server's: in a thread whose connection is given back."""
+    try:
+        return snapshots.load(key_id)
+    finally:
+        connection.close()
+
+
 class Serving:
     """What a test needs: the address, the engine behind it, the gateway itself, and `book` to write the ledger."""
 
@@ -134,7 +144,7 @@ class Serving:
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
         engine = f"http://127.0.0.1:{self.engine_port}"
-        self.gateway = Gateway(snapshots.load, self.redis_url, engine, refusals.secret())
+        self.gateway = Gateway(load, self.redis_url, engine, refusals.secret())
         self.loop.run(self.gateway.startup())
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

@@ -91,7 +91,6 @@ def test_a_suspended_organisation_is_refused_and_told(serving, key, cast):
 
 
 def test_an_unknown_key_is_looked_up_once_in_five_seconds_and_a_new_one_works_at_once(serving, key, cast, loads):
-    serving.gateway._snapshots._load = snapshots.load
     text = keytext.write(*keytext.generate())
     for _ in range(3):
         assert serving.post(text).status_code == 401
