@@ -54,7 +54,8 @@ def insert(rows: Sequence[tuple[Row, int | None]], batch: int) -> None:
     """Appends ledger rows, each with the id of the row it corrects, in their order in the batch."""
     table, columns = UsageEvent._meta.db_table, ", ".join(_COLUMNS)
     if connection.vendor == "postgresql":
-        with connection.cursor() as cursor, cursor.cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+        into = f"COPY {table} ({columns}) FROM STDIN"
+        with connection.wrap_database_errors, connection.cursor() as cursor, cursor.cursor.copy(into) as copy:
             for position, (row, corrects) in enumerate(rows):
                 copy.write_row(
                     (*_plain(row), row["occurred_at"], row["tenant"], row["key"] or None, row["price"] or None)

@@ -85,10 +85,21 @@ def write(
     """
     batch = _cut([entry if isinstance(entry, Entry) else entries.of(entry) for entry in taken])
     at, names = at or head(), names or outcomes.Names()
+    try:
+        return _write(batch, at, sequence, names, every=False)
+    except IntegrityError:
+        return _write(batch, at, sequence, names, every=True)
+
+
+def _write(batch: Sequence[Entry], at: LedgerHead, sequence: int, names: outcomes.Names, every: bool) -> Written:
+    """One try. A call whose hold was found is in no row, so only late ones are looked up, unless `every` one has to be.
+
+    That is so after a Redis was cut back, where a hold came to life again: then the table's constraint says so.
+    """
     position = batch[-1].id if batch and batch[-1].id else at.position
     with transaction.atomic():
         _move(at, position, sequence)
-        book = outcomes.Book(batch, names)
+        book = outcomes.Book(batch, names, every)
         sealed = _seal(book.rows)
         spent = booking.add([row for row, _ in book.rows], book.differences)
         if book.unconfirmed:

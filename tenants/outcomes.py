@@ -51,14 +51,16 @@ class Names:
 class Book:
     """What a batch of entries becomes: rows with the id of what they correct, and how far the counters are off."""
 
-    def __init__(self, batch: Sequence[Entry], names: Names) -> None:
+    def __init__(self, batch: Sequence[Entry], names: Names, every: bool) -> None:
+        """`every` call is looked up in the ledger, or only the late ones."""
         self.rows: list[tuple[Row, int | None]] = []
         self.differences: dict[tuple[str, str], int] = {}
         self.unconfirmed: Unconfirmed = []
         events = [entry.row for entry in batch if entry.row is not None]
         names.learn(events)
         self._calls: dict[tuple[str, str], Call] = {}
-        for call in booking.known(row["request_id"] for row in events):
+        asked = [entry.row["request_id"] for entry in batch if entry.row and (every or entry.late)]
+        for call in booking.known(asked) if asked else ():
             self._calls.setdefault(call[:2], Call()).know(*call[2:])
         for entry in batch:
             self._take(entry, names)

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 
 import orjson
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, IntegrityError, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,3 +202,14 @@ def test_the_root_is_that_of_the_definition(leaves):
 
     if leaves:
         assert log.root(leaves) == root(leaves)
+
+
+@pytest.mark.django_db
+def test_what_the_table_refuses_is_an_error_of_django_on_every_database(event):
+    """The writer tells by it what is an entry's fault from a database that is away."""
+    row = row_of(entries.of(event(1)))
+    with pytest.raises(DatabaseError), transaction.atomic():
+        booking.insert([(row | {"source": None}, None)], 1)
+    booking.insert([(row, None)], 1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        booking.insert([(row, None)], 1)

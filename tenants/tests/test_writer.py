@@ -180,6 +180,21 @@ def test_an_estimate_that_comes_after_the_outcome_changes_nothing(stage):
     in_step(stage)
 
 
+def test_a_hold_that_came_to_life_again_and_was_counted_corrects_its_estimate(stage):
+    """As after a Redis that was cut back and that nobody found out: the entry is not late, and yet the row is there."""
+    stage.mark = ledger.mark()
+    assert stage.settle("r1", 4, 70, status="estimated").written == 2
+    drain()
+    stage.call("other", cost=1)
+    stage.call("r1", 9, 65)
+    stage.call("r1", 9, 65)
+    drain()
+    assert [(row.source, row.cost_nano) for row in stage.rows(request_id="r1")] == [("gateway", 70), ("adjustment", -5)]
+    assert stage.counted() == {"spent": 66, "held": 0, "corrected": -65}
+    assert stage.booked() == (66, 131)
+    in_step(stage)
+
+
 def test_an_emptied_redis_heals_from_the_ledger_and_nothing_is_lost_or_doubled(stage):
     stage.call("r1", cost=100)
     drain()
