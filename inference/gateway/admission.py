@@ -23,6 +23,7 @@ SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts that an answer waits
 TICK = 1.0  # seconds between looks at what is booked, what was rebuilt and what could not be delivered
 LONGEST_PAUSE = 2.0  # seconds between looks while Redis does not answer; the ledger's writer waits longer (`GRACE`)
 CHUNK = 1000  # calls renewed by one command, events sent again in one pipeline
+STATE = ("mark", "sequence", "booked")
 INSTALLATION = 32  # characters of a mark that stay when counters are rebuilt
 
 Item = TypeVar("Item")
@@ -126,7 +127,7 @@ class Counters:
     async def _deliver(self, kept: Kept) -> None:
         """Raises Unavailable, also when the Redis that answers is another installation's."""
         kept.sending = True
-        mark = self._mark
+        mark, seen, era = self._mark, self._seen, self._era
         try:
             settled = metering.settlement(await self._pipe.run(metering.SETTLE, metering.settle(kept.event, mark)))
         finally:
@@ -134,8 +135,10 @@ class Counters:
         if settled.written < 0:
             log.error("The Redis that answers belongs to another installation.")
             raise Unavailable
-        if mark == self._mark:  # else the counters were rebuilt while it travelled, and it goes again
+        if era == self._era:  # else it goes again
             kept.place = metering.place(settled.entry)
+            if settled.sequence <= seen:
+                await self._unmark()
             self._saw(mark, settled.sequence)
 
     async def _release(self, event: Event, asked: asyncio.Future[Any]) -> None:
@@ -188,38 +191,34 @@ class Counters:
         self._pipe.spawn(self._renewed(_us(clock), known))
 
     async def _look(self) -> None:
-        """Were the counters lost, or rebuilt? Then everything goes again. What is booked is not kept any longer."""
-        known, seen = self._mark, self._seen
-        state = await self._pipe.ask("HMGET", metering.STATE, "mark", "sequence", "booked")
-        mark, sequence, booked = ((part or b"").decode() for part in state)
-        if mark and mark == known and int(sequence or 0) < seen:  # cut back: it must admit nobody
-            await self._pipe.run(metering.UNMARK, metering.unmark(mark))
-            mark = ""
-        if known and not mark:
-            return await self._bring_back()
+        """Has Redis started anew, were its counters rebuilt? Then everything goes again. What is booked is let go."""
+        asked = (self._pipe.ask("INFO", "server"), self._pipe.ask("HMGET", metering.STATE, *STATE))
+        server, state = await asyncio.gather(*asked)
+        mark, number, booked = ((part or b"").decode() for part in state)
+        sequence = int(number or 0)
+        if server.get("run_id") != self._server:  # it may have come back without what it wrote last
+            self._server = server.get("run_id")
+            self._doubt()
         if mark[:INSTALLATION] != self._mark[:INSTALLATION]:
-            return None  # another's: what it says of entries is not about ours
-        self.adopt(mark, int(sequence or 0))
+            return  # emptied, or another installation's: what it says of entries is not about ours
+        if mark == self._mark and sequence < self._seen:
+            return await self._unmark()
+        self.adopt(mark, sequence)
         if booked and mark == self._mark:
             until = metering.place(booked)
             for request_id in [id_ for id_, kept in self._kept.items() if kept.place and kept.place <= until]:
                 del self._kept[request_id]
-        return None
 
-    async def _bring_back(self) -> None:
-        """Gives a Redis that lost its counters what it knew of our calls, so that the rebuilt ones have it in them."""
-        if not self._lost:
-            self._lost = True
-            self._send_all_again()
-        rows = [
-            (id_, metering.hold_row(call.event, at_us, call.hold_nano, call.tokens, call.progress()))
-            for id_, (call, at_us) in self._open.items()
-        ]
-        await asyncio.gather(*(self._pipe.run(metering.RESUME, metering.resume(chunk)) for chunk in _chunks(rows)))
-
-    def _send_all_again(self) -> None:
+    def _doubt(self) -> None:
+        """Whether what was delivered is still there, nobody knows: all of it goes again."""
+        self._era += 1
         for kept in self._kept.values():
             kept.place = None
+
+    async def _unmark(self) -> None:
+        """This Redis has forgotten steps that were seen: nobody is admitted until the ledger has rebuilt it."""
+        log.error("Redis has forgotten the last steps. Its counters have to be rebuilt from the ledger.")
+        await self._pipe.run(metering.UNMARK, metering.unmark(self._mark))
 
     async def _resend(self) -> None:
         """Sends what is not delivered; raises Unavailable."""

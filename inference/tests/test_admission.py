@@ -275,6 +275,28 @@ async def test_a_redis_that_forgot_steps_admits_nobody(client, counters):
     assert (await counters.admit(Asked(9))).reason == "unmarked"
 
 
+async def test_a_redis_that_started_anew_gets_everything_again(client, counters):
+    """It may have lost the end of its file, and be back where it was by what others did since."""
+    await settled(counters, Asked(1))
+    counters._server = "another start"
+    counters.start()
+    await until(lambda: counters._kept["req_1"].place and counters._server != "another start")
+    assert [(event.request_id, late) for event, late in await stream(client)] == [("req_1", False), ("req_1", True)]
+
+
+@pytest.mark.parametrize("finder", ["settlement", "look"])
+async def test_a_redis_that_forgot_steps_loses_its_mark_though_nobody_asks_for_admission(client, counters, finder):
+    assert (await counters.admit(Asked(1))).reason == ""
+    assert (await counters.admit(Asked(2))).reason == ""
+    await client.hset(metering.STATE, "sequence", 0)
+    if finder == "look":
+        counters.start()
+        await until(lambda: counters._server)
+    else:
+        await counters.settle(Asked(1).event.ending("settled", cost_nano=5))
+    assert await client.hget(metering.STATE, "mark") is None
+
+
 async def test_open_calls_are_renewed_in_one_command_with_what_was_sent(client, redis_url, monkeypatch):
     monkeypatch.setattr(metering, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(metering, "LEASE_MS", 400)
