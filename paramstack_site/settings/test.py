@@ -21,5 +21,6 @@ REDIS_URL = os.environ.get("REDIS_URL", "unix:///nonexistent/redis.sock")
 CELERY_BROKER_URL = "memory://"
 CELERY_TASK_ALWAYS_EAGER = False
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SERVE_STATIC = True  # the browser asks its server for them
 ARTIFACTS = VAR / "artifacts"
 ANTHROPIC_API_KEY = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from paramstack_site.tests import server
 from paramstack_site.tests.test_pages import DETAILS, PAGES, address, furnished  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -16,15 +17,23 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-ne
 SCROLLS = "document.documentElement.scrollWidth > document.documentElement.clientWidth + 1"
 
 
+@pytest.fixture(scope="session")
+def site(django_db_setup, _redis_address, tmp_path_factory):
+    with server.running(_redis_address, tmp_path_factory.mktemp("server") / "server.log") as address:
+        yield address
+
+
 @pytest.fixture
-def page(live_server, monkeypatch):
-    """A tab of Chromium at a desk's width; what its console complains about is in `page.complaints`."""
+def page(site, redis_url, furnished):  # noqa: F811
+    """A tab of Chromium at a desk's width; what its console complains about is in `page.complaints`.
+
+    The data is made before: while playwright's loop runs in this thread, Django refuses to query in it.
+    """
     from playwright.sync_api import sync_playwright
 
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright's loop runs in this thread
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        tab: Any = browser.new_page(viewport={"width": 1440, "height": 900}, base_url=live_server.url)
+        tab: Any = browser.new_page(viewport={"width": 1440, "height": 900}, base_url=site)
         tab.complaints = []
         tab.on("console", lambda m: tab.complaints.append(m.text) if m.type in {"error", "warning"} else None)
         tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
@@ -40,7 +49,7 @@ def log_in(page, name):
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_no_page_complains_or_scrolls_sideways(page, cast, furnished, width):  # noqa: F811
+def test_no_page_complains_or_scrolls_sideways(page, furnished, width):  # noqa: F811
     page.set_viewport_size({"width": width, "height": 900})
     log_in(page, "owner")
     for name in (*PAGES, *DETAILS):
@@ -49,7 +58,7 @@ def test_no_page_complains_or_scrolls_sideways(page, cast, furnished, width):  #
         assert not page.complaints, name
 
 
-def test_the_curve_survives_its_polls(page, cast, furnished):  # noqa: F811
+def test_the_curve_survives_its_polls(page, furnished):  # noqa: F811
     log_in(page, "owner")
     page.goto(address("run", furnished))
     page.locator("#plot-loss svg").first.wait_for()
@@ -63,7 +72,7 @@ def test_the_curve_survives_its_polls(page, cast, furnished):  # noqa: F811
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
 
 
-def test_a_reviewer_decides_and_takes_back_with_keys(page, cast, furnished):  # noqa: F811
+def test_a_reviewer_decides_and_takes_back_with_keys(page, furnished):  # noqa: F811
     log_in(page, "reviewer")
     page.goto(address("review", furnished))
     done = page.locator(".rv-prog strong")
