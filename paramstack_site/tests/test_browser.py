@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paramstack_site.tests import server
-from paramstack_site.tests.test_pages import DETAILS, PAGES, address, furnished  # noqa: F401  (a fixture)
+from paramstack_site.tests.test_pages import DETAILS, PAGES, address
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -24,7 +24,7 @@ def site(django_db_setup, _redis_address, tmp_path_factory):
 
 
 @pytest.fixture
-def page(site, redis_url, furnished):  # noqa: F811
+def page(site, redis_url, furnished):
     """A tab of Chromium at a desk's width; what its console complains about is in `page.complaints`.
 
     The data is made before: while playwright's loop runs in this thread, Django refuses to query in it.
@@ -49,7 +49,7 @@ def log_in(page, name):
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_no_page_complains_or_scrolls_sideways(page, furnished, width):  # noqa: F811
+def test_no_page_complains_or_scrolls_sideways(page, furnished, width):
     page.set_viewport_size({"width": width, "height": 900})
     log_in(page, "owner")
     for name in (*PAGES, *DETAILS):
@@ -58,7 +58,7 @@ def test_no_page_complains_or_scrolls_sideways(page, furnished, width):  # noqa:
         assert not page.complaints, name
 
 
-def test_the_curve_survives_its_polls(page, furnished):  # noqa: F811
+def test_the_curve_survives_its_polls(page, furnished):
     log_in(page, "owner")
     page.goto(address("run", furnished))
     page.locator("#plot-loss svg").first.wait_for()
@@ -72,7 +72,7 @@ def test_the_curve_survives_its_polls(page, furnished):  # noqa: F811
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
 
 
-def test_a_reviewer_decides_and_takes_back_with_keys(page, furnished):  # noqa: F811
+def test_a_reviewer_decides_and_takes_back_with_keys(page, furnished):
     log_in(page, "reviewer")
     page.goto(address("review", furnished))
     done = page.locator(".rv-prog strong")

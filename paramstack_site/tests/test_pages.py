@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import gettext
 import re
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from babel.messages.pofile import read_po
 from django.conf import settings as configured
 from django.urls import reverse
-from django.utils import timezone
 
-from attestation import statements
-from inference import aliases, registry, rollouts
-from inference.models import Adapter, BaseModel
-from tenants import costs, keys, ledger, metering
+from inference.models import Adapter
+from paramstack_site.tests.furniture import SECRET_JUDGE
 from tenants.models import UsageEvent
-from training import datasets, review
-from training.models import (
-    Candidate,
-    Evaluation,
-    Export,
-    Job,
-    PreferencePair,
-    RlaifRun,
-    TrainingMetric,
-    TrainingRun,
-    Verdict,
-)
+from training import review
+from training.models import Job, PreferencePair
 
 PAGES: tuple[str, ...] = (
     "overview",
@@ -42,87 +28,8 @@ PAGES: tuple[str, ...] = (
     "adapters",
     "rollouts",
 )
-PAGES += ("playground", "usage", "settings", "key_create", "limits", "members", "tenant", "audit", "policy", "refusals")
-DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt", "key")
-SECRET_JUDGE = "what-the-judge-said"
-
-
-@pytest.fixture
-def furnished(cast, settings, tmp_path):
-    """Acme with one row of everything: the keys of the detail pages, by route name."""
-    settings.ENGINE_URL = "http://127.0.0.1:1"
-    settings.ARTIFACTS = tmp_path
-    tenant, user = cast.acme, cast.engineer
-    base = BaseModel.objects.create(name="demo-base", source=str(tmp_path))
-    dataset = datasets.create(tenant, "destek", ["Merhaba?", "Nasılsınız?"], user)
-
-    def job(kind, state="done"):
-        now = timezone.now()
-        return Job.objects.create(
-            tenant=tenant,
-            kind=kind,
-            state=state,
-            created_by=user,
-            done=3,
-            total=9,
-            started_at=now - timedelta(minutes=5),
-        )
-
-    run = RlaifRun.objects.create(tenant=tenant, name="rlaif-0001", dataset=dataset, job=job("rlaif"), config={})
-    pairs = []
-    for prompt in dataset.prompts.all():
-        made = [
-            Candidate.objects.create(
-                run=run, prompt=prompt, number=n, text=f"Yanıt {n}", source="written", generator="samples.jsonl"
-            )
-            for n in (1, 2)
-        ]
-        pair = PreferencePair.objects.create(
-            tenant=tenant, run=run, prompt=prompt, a=made[0], b=made[1], proposal="a", score_a=9, score_b=2
-        )
-        Verdict.objects.create(pair=pair, source="written", judge="samples.jsonl", choice="a", rationale=SECRET_JUDGE)
-        pairs.append(pair)
-    review.decide(pairs[0], cast.reviewer, "a", "b", 3.0)
-    files = tmp_path / "adapter"
-    files.mkdir()
-    (files / "adapter_model.safetensors").write_bytes(b"weights")
-    statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, "acme/destek", files, {"run": "dpo-0001"})
-    metrics = {"reward_accuracy": 0.8, "reward_accuracy_low": 0.6, "reward_accuracy_high": 0.9, "pairs": 30}
-    adapter = registry.register(tenant, "destek", base, files, statement, metrics)
-    Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
-    adapter.refresh_from_db()
-    frozen = Export.objects.create(
-        tenant=tenant, run=run, digest="ab" * 32, path="exports/x", train_pairs=9, heldout_pairs=3, seed=7,
-        statement=statement,
-    )  # fmt: skip
-    trained = TrainingRun.objects.create(
-        tenant=tenant, name="dpo-0001", export=frozen, base=base, job=job("dpo", "running"), config={}, adapter=adapter
-    )
-    for step in (2, 4):
-        values = {"loss": 0.6 - step / 100, "reward_margin": step / 10, "reward_accuracy": 0.7}
-        TrainingMetric.objects.create(run=trained, step=step, split="train", values=values)
-    Evaluation.objects.create(run=trained, job=job("evaluation"), metrics=metrics)
-    rollout = rollouts.start(aliases.create(tenant, "destek", base, user), adapter, user, 1_000)
-    key, _text = keys.create(tenant, "web", user)
-    ledger.write([event(tenant, key, n) for n in range(3)])
-    return {
-        "dataset": dataset.pk,
-        "rlaif_run": run.pk,
-        "pair": pairs[1].pk,
-        "run": trained.pk,
-        "adapter": adapter.pk,
-        "rollout": rollout.pk,
-        "receipt": "req_0",
-        "key": key.pk,
-    }
-
-
-def event(tenant, key, number):
-    now = timezone.now()
-    facts = {"tenant": str(tenant.pk), "key": key.pk, "day": costs.today(tenant, now).isoformat(), "status": "settled"}
-    facts |= {"model": "destek", "served": "demo-base", "arm": "champion", "at_us": int(now.timestamp() * 1_000_000)}
-    numbers = {"input_tokens": 7, "output_tokens": 7, "cost_nano": 7, "latency_ms": 7}
-    return metering.Event(f"req_{number}", **facts, **numbers)
+PAGES += ("playground", "usage", "settings", "members", "audit", "policy")
+DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt")
 
 
 def address(name, furnished):
@@ -279,7 +186,7 @@ def test_a_receipt_page_verifies_and_a_changed_row_does_not(client, cast, furnis
     client.force_login(cast.auditor)
     page = address("receipt", furnished)
     assert "aynen aşağıdaki gibi" in client.get(page).text
-    UsageEvent.objects.filter(request_id="req_0").update(cost_nano=1)
+    UsageEvent.objects.filter(request_id=furnished["receipt"]).update(cost_nano=1)
     assert "Makbuz tutmuyor" in client.get(page).text
 
 

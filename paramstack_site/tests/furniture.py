@@ -1,0 +1,132 @@
+"""One row of everything for a tenant, made in the order of the loop; its texts carry the tenant's name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.utils import timezone
+
+from attestation import statements
+from inference import aliases, registry, rollouts
+from inference.models import Adapter, BaseModel
+from tenants import keys, ledger, metering
+from tenants.models import APIKey, Tenant, User
+from training import datasets, review
+from training.models import (
+    Candidate,
+    Evaluation,
+    Export,
+    Job,
+    PreferencePair,
+    Prompt,
+    RlaifRun,
+    TrainingMetric,
+    TrainingRun,
+    Verdict,
+)
+
+SECRET_JUDGE = "what-the-judge-said"
+METRICS = {"reward_accuracy": 0.8, "reward_accuracy_low": 0.6, "reward_accuracy_high": 0.9, "pairs": 30}
+
+
+def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict[str, Any]:
+    """The keys of the detail pages, by route name; `job`, `key` and `export` besides."""
+    base, _ = BaseModel.objects.get_or_create(name="demo-base", defaults={"source": str(directory)})
+    run = preference_run(tenant, user)
+    pairs = [pair_of(run, prompt) for prompt in run.dataset.prompts.all()]
+    review.decide(pairs[0], reviewer, "a", "b", 3.0)
+    adapter = loaded_adapter(tenant, base, directory / f"adapter-{tenant.slug}")
+    trained = training_run(run, base, adapter)
+    key, _text = keys.create(tenant, f"web {tenant.name}", user)
+    book(key, 3)
+    return {
+        "dataset": run.dataset.pk,
+        "rlaif_run": run.pk,
+        "pair": pairs[1].pk,
+        "export": trained.export.pk,
+        "run": trained.pk,
+        "job": trained.job.pk,
+        "adapter": adapter.pk,
+        "rollout": rollouts.start(aliases.create(tenant, f"{tenant.slug}-destek", base, user), adapter, user).pk,
+        "key": key.pk,
+        "receipt": f"req_{tenant.slug}_0",
+    }
+
+
+def job(tenant: Tenant, kind: str, user: User, state: str = "done") -> Job:
+    began = timezone.now() - timedelta(minutes=5)
+    return Job.objects.create(tenant=tenant, kind=kind, state=state, created_by=user, done=3, total=9, started_at=began)
+
+
+def preference_run(tenant: Tenant, user: User) -> RlaifRun:
+    prompts = [f"Merhaba {tenant.name}?", f"{tenant.name}, nasılsınız?"]
+    dataset = datasets.create(tenant, f"destek {tenant.name}", prompts, user)
+    return RlaifRun.objects.create(
+        tenant=tenant, name="rlaif-0001", dataset=dataset, job=job(tenant, "rlaif", user), config={}
+    )
+
+
+def pair_of(run: RlaifRun, prompt: Prompt) -> PreferencePair:
+    """A judged pair of two written answers, undecided."""
+    a, b = (
+        Candidate.objects.create(
+            run=run,
+            prompt=prompt,
+            number=n,
+            text=f"{run.tenant.name}: {n}",
+            source="written",
+            generator="samples.jsonl",
+        )
+        for n in (1, 2)
+    )
+    pair = PreferencePair.objects.create(
+        tenant=run.tenant, run=run, prompt=prompt, a=a, b=b, proposal="a", score_a=9, score_b=2
+    )
+    Verdict.objects.create(pair=pair, source="written", judge="samples.jsonl", choice="a", rationale=SECRET_JUDGE)
+    return pair
+
+
+def loaded_adapter(tenant: Tenant, base: BaseModel, files: Path) -> Adapter:
+    """A signed adapter that counts as loaded, whatever the engine says."""
+    files.mkdir()
+    (files / "adapter_model.safetensors").write_bytes(b"weights")
+    name = f"{tenant.slug}/destek"
+    statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, name, files, {"run": "dpo-0001"})
+    adapter = registry.register(tenant, "destek", base, files, statement, METRICS)
+    Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
+    adapter.refresh_from_db()
+    return adapter
+
+
+def training_run(run: RlaifRun, base: BaseModel, adapter: Adapter) -> TrainingRun:
+    """A running run with a curve, an evaluation and `adapter`; its export has a row and no files."""
+    tenant, user = run.tenant, run.job.created_by
+    assert user
+    counts = {"train_pairs": 9, "heldout_pairs": 3, "seed": 7}
+    frozen = Export.objects.create(
+        tenant=tenant, run=run, digest="ab" * 32, path="exports/x", statement=adapter.statement, **counts
+    )
+    running = job(tenant, "dpo", user, "running")
+    trained = TrainingRun.objects.create(
+        tenant=tenant, name="dpo-0001", export=frozen, base=base, job=running, config={}, adapter=adapter
+    )
+    for step in (2, 4):
+        values = {"loss": 0.6 - step / 100, "reward_margin": step / 10, "reward_accuracy": 0.7}
+        TrainingMetric.objects.create(run=trained, step=step, split="train", values=values)
+    Evaluation.objects.create(run=trained, job=job(tenant, "evaluation", user), metrics=METRICS)
+    return trained
+
+
+def book(key: APIKey, count: int) -> None:
+    """Ledger rows of `count` answered calls: req_<slug>_0, req_<slug>_1, ..."""
+    now = timezone.now()
+    tenant = key.tenant
+    blank = metering.Event(
+        "", str(tenant.pk), key.pk, now.isoformat(), metering.month_of(now), "settled",
+        f"{tenant.slug}-destek", "demo-base", arm="champion",
+        input_tokens=7, output_tokens=7, cost_nano=7, latency_ms=7,
+    )  # fmt: skip
+    ledger.write([asdict(replace(blank, request_id=f"req_{tenant.slug}_{n}")) for n in range(count)])
