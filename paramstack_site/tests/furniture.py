@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,19 @@ def training_run(run: RlaifRun, base: BaseModel, adapter: Adapter) -> TrainingRu
 def book(key: APIKey, count: int) -> None:
     """Ledger rows of `count` answered calls: req_<slug>_0, req_<slug>_1, ..."""
     now = timezone.now()
-    tenant = key.tenant
-    blank = metering.Event(
-        "", str(tenant.pk), key.pk, now.isoformat(), metering.month_of(now), "settled",
-        f"{tenant.slug}-destek", "demo-base", arm="champion",
-        input_tokens=7, output_tokens=7, cost_nano=7, latency_ms=7,
-    )  # fmt: skip
-    ledger.write([asdict(replace(blank, request_id=f"req_{tenant.slug}_{n}")) for n in range(count)])
+    call = metering.Event(
+        request_id="",
+        tenant=str(key.tenant_id),
+        key=key.pk,
+        day=now.date().isoformat(),
+        status="settled",
+        model=f"{key.tenant.slug}-destek",
+        served="demo-base",
+        at_us=int(now.timestamp() * 1_000_000),
+        arm="champion",
+        input_tokens=7,
+        output_tokens=7,
+        cost_nano=7,
+        latency_ms=7,
+    )
+    ledger.write([replace(call, request_id=f"req_{key.tenant.slug}_{n}") for n in range(count)])
