@@ -12,11 +12,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from inference.gateway.held import Kept, OpenCall
 from inference.gateway.pipeline import Pipeline, Unavailable
 from tenants import metering
-from tenants.metering import Event, Terms, Verdict
+from tenants.metering import Event, Verdict
 
 log = logging.getLogger(__name__)
 SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts that an answer waits for
@@ -30,29 +31,6 @@ Item = TypeVar("Item")
 Renewed = Callable[[int, Mapping[str, int]], Coroutine[Any, Any, None]]
 
 
-class OpenCall(Protocol):
-    """What admission needs of a call: its event, by which terms, the most it can take, how far it has come."""
-
-    event: Event
-    terms: Terms
-    hold_nano: int
-    tokens: int
-
-    def progress(self) -> tuple[int, int, int]:
-        """Input tokens, output tokens, nano-dollars, so far."""
-
-
-class Kept:
-    """An event on its way to the ledger; `place` in the stream is None while it is not delivered."""
-
-    __slots__ = ("event", "place", "sending")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.place: tuple[int, int] | None = None
-        self.sending = False
-
-
 class Counters:
     """`renewed(now in us, epochs)` is told after each renewal, by Redis's clock and for the tenants of open calls."""
 
@@ -61,6 +39,7 @@ class Counters:
         self._open: dict[str, tuple[OpenCall, int]] = {}  # with the instant of admission (us)
         self._kept: dict[str, Kept] = {}
         self._mark, self._seen, self._lost = "", 0, False
+        self._server, self._era = "", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -85,7 +64,7 @@ class Counters:
             self._seen = max(self._seen, sequence)
         elif not _is_older(mark, self._mark):
             self._mark, self._seen, self._lost = mark, sequence, False
-            self._send_all_again()  # whether the old counters' stream survived, nobody knows
+            self._doubt()
 
     async def admit(self, call: OpenCall) -> Verdict:
         """Takes the hold or says why not; raises Unavailable."""
@@ -138,7 +117,7 @@ class Counters:
         if era == self._era:  # else it goes again
             kept.place = metering.place(settled.entry)
             if settled.sequence <= seen:
-                await self._unmark()
+                await self._unmark(mark)
             self._saw(mark, settled.sequence)
 
     async def _release(self, event: Event, asked: asyncio.Future[Any]) -> None:
@@ -160,6 +139,8 @@ class Counters:
     async def _keep(self) -> None:
         """For as long as the gateway lives."""
         pause, renew_at = TICK, time.monotonic() + metering.RENEW_SECONDS
+        with contextlib.suppress(Unavailable):
+            await self._look()
         while True:
             await asyncio.sleep(min(pause, max(0.01, renew_at - time.monotonic())))
             try:
@@ -191,23 +172,38 @@ class Counters:
         self._pipe.spawn(self._renewed(_us(clock), known))
 
     async def _look(self) -> None:
-        """Has Redis started anew, were its counters rebuilt? Then everything goes again. What is booked is let go."""
+        """Did Redis start anew, were counters lost or rebuilt? Then everything goes again. What is booked is let go."""
+        known, seen = self._mark, self._seen
         asked = (self._pipe.ask("INFO", "server"), self._pipe.ask("HMGET", metering.STATE, *STATE))
         server, state = await asyncio.gather(*asked)
-        mark, number, booked = ((part or b"").decode() for part in state)
-        sequence = int(number or 0)
-        if server.get("run_id") != self._server:  # it may have come back without what it wrote last
-            self._server = server.get("run_id")
+        mark, sequence, booked = ((part or b"").decode() for part in state)
+        if self._server not in ("", server["run_id"]):  # it may have come back without what it wrote last
             self._doubt()
+        self._server = server["run_id"]
+        if mark and mark == known and int(sequence or 0) < seen:
+            await self._unmark(mark)
+            mark = ""
+        if known and not mark:
+            return await self._bring_back()
         if mark[:INSTALLATION] != self._mark[:INSTALLATION]:
-            return  # emptied, or another installation's: what it says of entries is not about ours
-        if mark == self._mark and sequence < self._seen:
-            return await self._unmark()
-        self.adopt(mark, sequence)
+            return None  # another's: what it says of entries is not about ours
+        self.adopt(mark, int(sequence or 0))
         if booked and mark == self._mark:
             until = metering.place(booked)
             for request_id in [id_ for id_, kept in self._kept.items() if kept.place and kept.place <= until]:
                 del self._kept[request_id]
+        return None
+
+    async def _bring_back(self) -> None:
+        """Gives a Redis that lost its counters what it knew of our calls, so that the rebuilt ones have it in them."""
+        if not self._lost:
+            self._lost = True
+            self._doubt()
+        rows = [
+            (id_, metering.hold_row(call.event, at_us, call.hold_nano, call.tokens, call.progress()))
+            for id_, (call, at_us) in self._open.items()
+        ]
+        await asyncio.gather(*(self._pipe.run(metering.RESUME, metering.resume(chunk)) for chunk in _chunks(rows)))
 
     def _doubt(self) -> None:
         """Whether what was delivered is still there, nobody knows: all of it goes again."""
@@ -215,10 +211,10 @@ class Counters:
         for kept in self._kept.values():
             kept.place = None
 
-    async def _unmark(self) -> None:
-        """This Redis has forgotten steps that were seen: nobody is admitted until the ledger has rebuilt it."""
-        log.error("Redis has forgotten the last steps. Its counters have to be rebuilt from the ledger.")
-        await self._pipe.run(metering.UNMARK, metering.unmark(self._mark))
+    async def _unmark(self, mark: str) -> None:
+        """Redis has forgotten steps that were seen, so it must admit nobody until the ledger has rebuilt it."""
+        log.error("Redis has forgotten its last steps. The ledger writer rebuilds its counters.")
+        await self._pipe.run(metering.UNMARK, metering.unmark(mark))
 
     async def _resend(self) -> None:
         """Sends what is not delivered; raises Unavailable."""
