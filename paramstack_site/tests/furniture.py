@@ -12,8 +12,8 @@ from django.utils import timezone
 from attestation import statements
 from inference import aliases, registry, rollouts
 from inference.models import Adapter, BaseModel
-from tenants import keys, ledger, metering
-from tenants.models import APIKey, Tenant, User
+from tenants import decisions, keys, ledger, members, metering, prices, refusals
+from tenants.models import APIKey, BudgetAlert, Tenant, User
 from training import datasets, review
 from training.models import (
     Candidate,
@@ -33,7 +33,7 @@ METRICS = {"reward_accuracy": 0.8, "reward_accuracy_low": 0.6, "reward_accuracy_
 
 
 def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict[str, Any]:
-    """The keys of the detail pages, by route name; `job`, `key` and `export` besides."""
+    """The keys of the detail pages, by route name, and of what else there is one of."""
     base, _ = BaseModel.objects.get_or_create(name="demo-base", defaults={"source": str(directory)})
     run = preference_run(tenant, user)
     pairs = [pair_of(run, prompt) for prompt in run.dataset.prompts.all()]
@@ -42,6 +42,8 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
     trained = training_run(run, base, adapter)
     key, _text = keys.create(tenant, f"web {tenant.name}", user)
     book(key, 3)
+    invited, _text = members.invite(tenant, f"davetli@{tenant.slug}.example", "reviewer", user)
+    colleague = User.objects.create_user(f"colleague-{tenant.slug}")
     return {
         "dataset": run.dataset.pk,
         "rlaif_run": run.pk,
@@ -53,6 +55,11 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
         "rollout": rollouts.start(aliases.create(tenant, f"{tenant.slug}-destek", base, user), adapter, user).pk,
         "key": key.pk,
         "receipt": f"req_{tenant.slug}_0",
+        "member": members.add(tenant, colleague, "reviewer", user).pk,
+        "invitation": invited.pk,
+        "decision": refusal_of(key),
+        "price": prices.set_(f"{tenant.slug}/destek-v1", user, input_nano_per_mtok=1, output_nano_per_mtok=1).pk,
+        "alert": BudgetAlert.objects.create(tenant=tenant, month="202611", percent=50, spent_nano=1, budget_nano=2).pk,
     }
 
 
@@ -118,6 +125,13 @@ def training_run(run: RlaifRun, base: BaseModel, adapter: Adapter) -> TrainingRu
         TrainingMetric.objects.create(run=trained, step=step, split="train", values=values)
     Evaluation.objects.create(run=trained, job=job(tenant, "evaluation", user), metrics=METRICS)
     return trained
+
+
+def refusal_of(key: APIKey) -> str:
+    """The text that a caller of `key` got with a refusal."""
+    facts = ("model_not_allowed", "key", "allowed_models")
+    decision = decisions.Decision(str(key.tenant_id), key.pk, 1_795_602_030_456_789, *facts, model=key.tenant.slug)
+    return decisions.issue(refusals.secret(), decision)
 
 
 def book(key: APIKey, count: int) -> None:

@@ -1,6 +1,7 @@
 """Every route of the URL configuration, ready to be asked: a route that is added is covered by being there.
 
-What a parameter names is said by the word before it (OBJECTS); another word fails the test until it is entered there.
+What a parameter names is said by the word before it: an object of the tenant (OBJECTS), or a plain value that every
+tenant has (VALUES). Another word fails the test until it is entered there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ OBJECTS = {
     "keys": "key",
     "usage": "receipt",
     "receipts": "receipt",
+    "members": "member",
+    "invitations": "invitation",
+    "prices": "price",
+    "refusals": "decision",
 }
+VALUES = {"statement": "202611", "statements": "202611"}
+PARAMETER = re.compile(r"(\w+)/<(?:\w+:)?\w+>")
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,16 @@ class Route:
 
     @property
     def names_an_object(self) -> bool:
-        """Besides the tenant."""
-        return self.pattern.count("<") > 1
+        return any(word in OBJECTS for word in PARAMETER.findall(self.pattern))
 
     def address(self, slug: str, furnished: dict[str, Any]) -> str:
-        """With `furnished`'s keys where the parameters stand. Fails for a parameter that OBJECTS does not know."""
-        known = {"t": slug} | {word: furnished[name] for word, name in OBJECTS.items()}
-        found = re.sub(r"(\w+)/<(?:\w+:)?\w+>", lambda m: f"{m[1]}/{known.get(m[1], m[0])}", self.pattern)
+        """With `furnished`'s keys where the parameters stand. Fails for a parameter that is not known."""
+        known = VALUES | {"t": slug} | {word: furnished[name] for word, name in OBJECTS.items()}
+        found = PARAMETER.sub(lambda m: f"{m[1]}/{known.get(m[1], m[0])}", self.pattern)
         if "<" in found:
-            pytest.fail(f"Which object does {self.pattern} show? Enter the word before its parameter in OBJECTS.")
+            pytest.fail(
+                f"What does the parameter of {self.pattern} name? Enter the word before it in OBJECTS or VALUES."
+            )
         return f"/{found}"
 
 
@@ -69,19 +77,26 @@ def under(*prefixes: str) -> list[Route]:
     return [route for route in every() if route.pattern.startswith(prefixes)]
 
 
+def of_objects(*prefixes: str) -> list[Route]:
+    """Those that name an object besides the tenant."""
+    return [route for route in under(*prefixes) if route.names_an_object]
+
+
 def asked(
     client: Client,
     slug: str,
     furnished: dict[str, Any],
     routes: list[Route],
     values: dict[str, Any] | None = None,
+    leave: str = "",
 ) -> Iterator[tuple[str, Any]]:
-    """The answer of each route to each method, with `values` as query or body: (METHOD address, answer)."""
+    """The answer of each route to each method but `leave`, with `values` as query or body: (METHOD address, answer)."""
     client.raise_request_exception = False
     for route in routes:
         address = route.address(slug, furnished)
         for method in route.methods:
-            yield f"{method} {address}", ask(client, method, address, values or {})
+            if method != leave:
+                yield f"{method} {address}", ask(client, method, address, values or {})
 
 
 def ask(client: Client, method: str, address: str, values: dict[str, Any]) -> Any:
@@ -91,3 +106,9 @@ def ask(client: Client, method: str, address: str, values: dict[str, Any]) -> An
     if address.startswith("/api/"):
         return client.generic(method, address, json.dumps(values, default=str), "application/json")
     return client.generic(method, address, form, "application/x-www-form-urlencoded")
+
+
+def said(answer: Any) -> str:
+    """What is in the answer, in small letters."""
+    content = b"".join(answer) if answer.streaming else answer.content
+    return str(content.decode().lower())
