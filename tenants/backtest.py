@@ -132,6 +132,8 @@ def run(
     proposal.check()
     if not 1 <= days <= MOST_DAYS:
         raise BadProposal(gettext("A back-test goes 1 to %(most)d days back.") % {"most": MOST_DAYS}, "days")
+    if proposal.key and not tenant.api_keys.filter(pk=proposal.key).exists():
+        raise BadProposal(gettext("This tenant has no key of that id."), "key")
     until = now or timezone.now()
     since = costs.today(tenant, until) - timedelta(days - 1)
     start = costs.instants(tenant, since, since)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from django.utils import timezone
 from attestation import statements
 from inference import aliases, registry, rollouts
 from inference.models import Adapter, BaseModel
-from tenants import decisions, keys, ledger, members, metering, prices, refusals
+from tenants import costs, decisions, keys, ledger, members, metering, prices, refusals
 from tenants.models import APIKey, BudgetAlert, Tenant, User
 from training import datasets, review
 from training.models import (
@@ -136,20 +135,9 @@ def refusal_of(key: APIKey) -> str:
 
 def book(key: APIKey, count: int) -> None:
     """Ledger rows of `count` answered calls: req_<slug>_0, req_<slug>_1, ..."""
-    now = timezone.now()
-    call = metering.Event(
-        request_id="",
-        tenant=str(key.tenant_id),
-        key=key.pk,
-        day=now.date().isoformat(),
-        status="settled",
-        model=f"{key.tenant.slug}-destek",
-        served="demo-base",
-        at_us=int(now.timestamp() * 1_000_000),
-        arm="champion",
-        input_tokens=7,
-        output_tokens=7,
-        cost_nano=7,
-        latency_ms=7,
-    )
-    ledger.write([replace(call, request_id=f"req_{key.tenant.slug}_{n}") for n in range(count)])
+    now, tenant = timezone.now(), key.tenant
+    facts = {"tenant": str(tenant.pk), "key": key.pk, "day": costs.today(tenant, now).isoformat(), "status": "settled"}
+    facts |= {"model": f"{tenant.slug}-destek", "served": "demo-base", "arm": "champion"}
+    numbers = {"input_tokens": 7, "output_tokens": 7, "cost_nano": 7, "latency_ms": 7}
+    numbers["at_us"] = int(now.timestamp() * 1_000_000)
+    ledger.write([metering.Event(f"req_{tenant.slug}_{n}", **facts, **numbers) for n in range(count)])

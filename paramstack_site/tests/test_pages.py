@@ -28,8 +28,8 @@ PAGES: tuple[str, ...] = (
     "adapters",
     "rollouts",
 )
-PAGES += ("playground", "usage", "settings", "members", "audit", "policy")
-DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt")
+PAGES += ("playground", "usage", "settings", "key_create", "limits", "members", "tenant", "audit", "policy", "refusals")
+DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt", "key")
 
 
 def address(name, furnished):

@@ -172,6 +172,13 @@ def test_an_absurd_proposal_is_refused_before_anything_is_read(cast, bad):
         backtest.run(cast.acme, bad)
 
 
+def test_the_key_must_be_the_tenants_own(cast, redis_url):
+    key, _ = keys.create(cast.globex, "g")
+    with pytest.raises(BadProposal) as refused:
+        backtest.run(cast.acme, Proposal(limits(requests_per_minute=1), key=key.pk))
+    assert refused.value.field == "key"
+
+
 @pytest.fixture
 def booked(cast, redis_url):
     """60 calls of Acme, one a second, ending a minute ago; one of Globex."""

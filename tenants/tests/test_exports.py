@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 from django.test import AsyncRequestFactory
 from django.urls import reverse
@@ -125,6 +126,18 @@ def test_files_are_of_the_tenant_and_what_was_chosen(booked, client):
     lines = read(b"".join(answer.streaming_content).decode())
     assert "'=HYPERLINK(1)" not in {line["SkuId"] for line in lines}
     assert sum(nano(line["BilledCost"]) for line in lines) == costs.month(booked.acme, month)["spent"]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_file_is_whole_under_asgi(async_client, cast, redis_url):
+    key, _ = await sync_to_async(keys.create)(cast.acme, "web")
+    now = timezone.now() - timedelta(seconds=1)
+    await sync_to_async(usage.book)([usage.call(cast.acme, key, now, n) for n in range(5)])
+    await async_client.aforce_login(cast.auditor)
+    for name in ("usage_csv", "usage_focus"):
+        answer = await async_client.get(reverse(name, args=["acme"]))
+        text = b"".join([piece async for piece in answer.streaming_content]).decode()
+        assert len(read(text)) == {"usage_csv": 5, "usage_focus": 1}[name]
 
 
 def test_a_file_is_sent_while_it_is_read_under_asgi(cast):

@@ -12,10 +12,10 @@ from django.utils.translation import gettext_lazy as _
 from tenants import access, costs, forms, metering
 from tenants import backtest as replay
 from tenants.models import Quota, Tenant
+from tenants.refusal_words import LIMITS
 
 MOST_ROWS = 100_000  # a page answers within seconds; the command reads more
 MOST_PRICE, MOST_BUDGET = 10_000, 9_000_000  # dollars: a million tokens, a month
-LABELS = {name: field.label for name, field in forms.Limits.base_fields.items()} | {"budget": _("Budget")}
 
 
 class ProposalForm(forms.Limits):
@@ -62,7 +62,7 @@ def backtest(request: access.Request) -> HttpResponse:
         "form": form,
         "yyyymm": costs.this_month(tenant),
         "result": result,
-        "by_limit": [(scope, LABELS[limit], n) for (scope, limit), n in result.refused.most_common()] if result else [],
+        "by_limit": [(scope, LIMITS[limit], n) for (scope, limit), n in result.refused.most_common()] if result else [],
         "days": sorted(result.by_day.items()) if result else [],
         "reached": [(costs.bounds(month)[0], at) for month, at in result.reached.items()] if result else [],
         "caveats": replay.CAVEATS,

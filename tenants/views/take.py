@@ -11,7 +11,7 @@ from django.http import Http404, HttpResponse, JsonResponse, StreamingHttpRespon
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from tenants import access, costs, exports, savings, statements
+from tenants import access, costs, exports, refusal_words, savings, statements
 from tenants.models import LedgerProof, Tenant
 from tenants.views import cost
 
@@ -46,6 +46,7 @@ def statement(request: access.Request) -> HttpResponse:
         "by_model": [(row, row["model"], row["served"]) for row in found.parts["by_model"]],
         "by_key": [(row, row["name"], row["key_id"]) for row in found.parts["by_key"]],
         "corrections": found.corrections[:CORRECTIONS],
+        "refused": [(refusal_words.LIMITS.get(row["limit"], row["limit"]), row["calls"]) for row in found.refused],
         "more_corrections": len(found.corrections) > CORRECTIONS,
     }
     return render(request, "tenants/statement.html", context)
