@@ -136,8 +136,13 @@ def refusal_of(key: APIKey) -> str:
 def book(key: APIKey, count: int) -> None:
     """Ledger rows of `count` answered calls: req_<slug>_0, req_<slug>_1, ..."""
     now, tenant = timezone.now(), key.tenant
-    facts = {"tenant": str(tenant.pk), "key": key.pk, "day": costs.today(tenant, now).isoformat(), "status": "settled"}
+    facts: dict[str, Any] = {
+        "tenant": str(tenant.pk),
+        "key": key.pk,
+        "day": costs.today(tenant, now).isoformat(),
+        "status": "settled",
+    }
     facts |= {"model": f"{tenant.slug}-destek", "served": "demo-base", "arm": "champion"}
-    numbers = {"input_tokens": 7, "output_tokens": 7, "cost_nano": 7, "latency_ms": 7}
+    numbers: dict[str, Any] = {"input_tokens": 7, "output_tokens": 7, "cost_nano": 7, "latency_ms": 7}
     numbers["at_us"] = int(now.timestamp() * 1_000_000)
     ledger.write([metering.Event(f"req_{tenant.slug}_{n}", **facts, **numbers) for n in range(count)])
