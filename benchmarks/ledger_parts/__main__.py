@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 import time
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ def main(part: str, template: str, path: str) -> None:
         import django
 
         django.setup()
+        logging.disable(logging.ERROR)  # what the product logs of losses that are the point here
         module = importlib.import_module(f"benchmarks.ledger_parts.{MODULES.get(part, part)}")
         try:
             figures, facts = module.measure(ground, harness.QUICK)

@@ -3,6 +3,7 @@
 They call until `calls` answers were delivered and the file `enough` is there, plain and streamed in turn, and write
 each delivered answer to the file `told` as `request id, key id, input, output tokens`: what the ledger must agree with.
 Keys come in `slots`: one that was refused for a while is replaced by the next, and each that is in use is printed.
+Most calls go with the keys `steady`, if there are any.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def read_stream(text: bytes) -> Answer:
 class Load:
     def __init__(self, plan: dict[str, Any], told: TextIO) -> None:
         self.urls, self.calls, self.told, self.pause = plan["urls"], plan["calls"], told, plan["pause"]
-        self.enough = Path(plan["enough"])
+        self.enough, self.steady = Path(plan["enough"]), plan["steady"]
         self.keys = list(plan["keys"])
         self.active: list[str] = []
         self.refused_at: dict[str, float] = {}
@@ -83,7 +84,7 @@ class Load:
     async def client(self, session: aiohttp.ClientSession) -> None:
         while (self.delivered < self.calls or not self.enough.exists()) and self.active:
             await asyncio.sleep(self.pause)
-            key = random.choice(self.active)
+            key = random.choice(self.steady if self.steady and random.random() < 0.7 else self.active)
             try:
                 answer = await ask(session, random.choice(self.urls), key, random.random() < 0.5)
             except Refused as refused:

@@ -21,19 +21,20 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from attestation import receipts
+from benchmarks import harness
 from benchmarks.ledger_parts import cast
 from benchmarks.ledger_parts.stand import Stand, say
 from tenants import keys
 from tenants.models import LedgerBatch, Member, Tenant, UsageDay, UsageEndUser, UsageEvent, UsageMonth, User
 
-TENANTS, KEYS, DAYS, TURNS = 50, 4, 120, 5
+TENANTS, KEYS, DAYS, TURNS = 8 if harness.QUICK else 50, 4, 120, 5
 VACUUM = {"postgresql": "VACUUM ANALYZE", "sqlite": "ANALYZE"}  # what autovacuum does soon after
 ELSEWHERE = {"overview"}  # adds up every room's cards: its queries are printed and not the ledger's
 ROWS, DAY, MONTH, END_USER = (model._meta.db_table for model in (UsageEvent, UsageDay, UsageMonth, UsageEndUser))
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    small, large = (500, 20_000) if quick else (5_000, 5_000_000)
+    small, large = (500, 10_000) if quick else (5_000, 5_000_000)
     sides: dict[str, tuple[str, Client]] = {}
     for side, count in (("small", small), ("large", large)):
         url = ground.database_url if side == "small" else ground.another_database(side)
@@ -41,7 +42,7 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
         started = time.perf_counter()
         sides[side] = url, fill(count)
         say(f"{count:,} rows and their roll-ups in {time.perf_counter() - started:.0f} s")
-    took = timings(sides)
+    took = timings(sides, 2 if quick else TURNS)
     pages = {name: (statistics.median(took["small", name]), statistics.median(took["large", name])) for name in paths()}
     queries = {name: count_queries(sides, name) for name in pages}
     for name, (few, many) in pages.items():
@@ -91,10 +92,10 @@ def switch(url: str) -> None:
     connection.settings_dict["NAME"] = path[1:] if connection.vendor == "postgresql" else path
 
 
-def timings(sides: dict[str, tuple[str, Client]]) -> dict[tuple[str, str], list[float]]:
+def timings(sides: dict[str, tuple[str, Client]], turns: int) -> dict[tuple[str, str], list[float]]:
     """Seconds of each page on each side, sides in turn; the first request after each switch is not counted."""
     took: dict[tuple[str, str], list[float]] = {(side, name): [] for side in sides for name in paths()}
-    for turn in range(TURNS):
+    for turn in range(turns):
         for side in sorted(sides, reverse=bool(turn % 2)):
             url, client = sides[side]
             switch(url)

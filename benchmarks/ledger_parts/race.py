@@ -135,7 +135,7 @@ class Race:
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    rounds = 12 if quick else 200
+    rounds = 6 if quick else 200
     people = cast.accounts(2, 2)
     writer = Writer("bench")
     writer.drain()

@@ -26,15 +26,15 @@ from benchmarks.ledger_parts.stand import NotThere, Stand, say
 from tenants import keys, metering
 from tenants.models import APIKey, UsageEvent
 
-SLOTS, CLIENTS, STREAMS = 10, 24, 6
+SLOTS, CLIENTS, STREAMS, STEADY = 10, 32, 6, 8  # steady keys are never revoked: they make the load
 FAR = 1_000_000_000
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    wanted = 12 if quick else 220
-    people = cast.accounts(4, (wanted + SLOTS + STREAMS) // 4 + 2)
+    wanted, streams_wanted = (6, 0) if quick else (220, STREAMS)
+    people = cast.accounts(4, (wanted + SLOTS + STREAMS + STEADY) // 4 + 2)
     random.shuffle(people)
-    streaming, people = people[:STREAMS], people[STREAMS:]
+    streaming, people = people[:streams_wanted], people[streams_wanted:]
     writer = ground.writer()
     ports = serving.start(ground, gateways=2)
     streams = [Stream(ports[number % 2], account) for number, account in enumerate(streaming)]
@@ -98,8 +98,9 @@ def start_load(
 ) -> tuple[subprocess.Popen[str], dict[str, float]]:
     """The load's process, and the keys in use with the instant from which they are."""
     by_text = {account.text: account.key for account in people}
-    plan = {"urls": [f"http://127.0.0.1:{port}" for port in ports], "calls": FAR, "keys": list(by_text)}
+    plan = {"urls": [f"http://127.0.0.1:{port}" for port in ports], "calls": FAR, "keys": list(by_text)[STEADY:]}
     plan |= {"slots": SLOTS, "clients": CLIENTS, "told": "/dev/null", "pause": 0, "enough": "/"}
+    plan["steady"] = list(by_text)[:STEADY]
     path = ground.directory / "load.json"
     path.write_text(json.dumps(plan))
     command = [sys.executable, "-m", "benchmarks.ledger_parts.load", str(path)]

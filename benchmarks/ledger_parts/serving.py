@@ -43,7 +43,6 @@ def start(ground: Stand, gateways: int) -> list[int]:
     """Engine and gateways; answers the gateways' ports once they listen."""
     engine(ground)
     ports = [free_port() for _ in range(gateways)]
-    for port in ports:
-        made = gateway(ground, port)
+    for port, made in [(port, gateway(ground, port)) for port in ports]:
         until(partial(listens, port), "A gateway does not start", 60, made.log)
     return ports

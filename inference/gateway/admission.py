@@ -39,6 +39,7 @@ class Counters:
         self._open: dict[str, tuple[OpenCall, int]] = {}  # with the instant of admission (us)
         self._kept: dict[str, Kept] = {}
         self._mark, self._seen, self._lost = "", 0, False
+        self._forgotten = ""  # the mark of which a settlement has shown that steps are gone
         self._server, self._era = "", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
@@ -116,7 +117,8 @@ class Counters:
             raise Unavailable
         if era == self._era:  # else it goes again
             kept.place = metering.place(settled.entry)
-            if settled.sequence <= seen:
+            if settled.sequence <= seen and mark != self._forgotten:  # one of a thousand that go again tells
+                self._forgotten = mark
                 await self._unmark(mark)
             self._saw(mark, settled.sequence)
 
