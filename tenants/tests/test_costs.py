@@ -117,16 +117,23 @@ def rows_of(spent, first=date(2026, 11, 1)):
     return [{"day": first + timedelta(n), "spent": nano} for n, nano in enumerate(spent)]
 
 
+def foreseen(rows, now) -> forecasts.Forecast:
+    """The forecast that these days allow."""
+    ahead = forecasts.of_month(rows, now)
+    assert ahead is not None
+    return ahead
+
+
 def test_fewer_than_three_whole_days_are_too_early():
     noon = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
     assert forecasts.of_month(rows_of([5, 5, 5]), noon) is None
     assert forecasts.of_month([], noon) is None
-    assert forecasts.of_month(rows_of([5, 5, 5, 5]), noon + timedelta(1)).seen == 3
+    assert foreseen(rows_of([5, 5, 5, 5]), noon + timedelta(1)).seen == 3
 
 
 def test_equal_days_are_forecast_exactly():
     midnight = datetime(2026, 11, 11, tzinfo=UTC)
-    ahead = forecasts.of_month(rows_of([100] * 10), midnight)
+    ahead = foreseen(rows_of([100] * 10), midnight)
     assert (ahead.end.low, ahead.end.expected, ahead.end.high) == (3_000, 3_000, 3_000)
     assert ahead.spent == 1_000
     assert [each.day.day for each in ahead.path] == list(range(11, 31))
@@ -139,7 +146,7 @@ def test_weekends_count_as_weekends():
     """Four weeks of 100 on working days and 10 on others: what is left of the month has its own number of each."""
     first = date(2026, 10, 26)
     spent = [10 if (first + timedelta(n)).weekday() >= 5 else 100 for n in range(24)]
-    ahead = forecasts.of_month(rows_of(spent, first), datetime(2026, 11, 19, tzinfo=UTC))
+    ahead = foreseen(rows_of(spent, first), datetime(2026, 11, 19, tzinfo=UTC))
     left = sum(10 if date(2026, 11, n).weekday() >= 5 else 100 for n in range(19, 31))
     assert ahead.kinds == 2
     assert ahead.end.expected == ahead.spent + left
@@ -148,7 +155,7 @@ def test_weekends_count_as_weekends():
 
 def test_a_day_without_calls_is_a_zero_and_the_interval_widens():
     gap = [row for row in rows_of([100] * 10) if row["day"].day not in (4, 6)]
-    ahead = forecasts.of_month(gap, datetime(2026, 11, 11, tzinfo=UTC))
+    ahead = foreseen(gap, datetime(2026, 11, 11, tzinfo=UTC))
     assert ahead.seen == 10
     assert ahead.end.expected == 800 + 20 * 80
     assert ahead.spent <= ahead.end.low < ahead.end.expected < ahead.end.high
@@ -158,7 +165,7 @@ def test_the_interval_covers_about_four_times_in_five():
     rng, held, most = random.Random(11), 0, 600
     for _ in range(most):
         month = [int(rng.lognormvariate(17, 0.4)) for _ in range(30)]
-        ahead = forecasts.of_month(rows_of(month[:12]), datetime(2026, 11, 13, tzinfo=UTC))
+        ahead = foreseen(rows_of(month[:12]), datetime(2026, 11, 13, tzinfo=UTC))
         held += ahead.end.low <= sum(month) <= ahead.end.high
     assert 0.74 <= held / most <= 0.86
 
@@ -219,7 +226,7 @@ def test_the_margin_is_revenue_less_gpu_time():
 def test_what_is_left_falls_from_the_budget_to_the_forecast():
     rows_ = costs.running(rows_of([NANO] * 10), date(2026, 11, 1), date(2026, 11, 10), 40 * NANO)
     assert [row["left"] for row in rows_[:2]] == [39 * NANO, 38 * NANO]
-    ahead = forecasts.of_month(rows_of([NANO] * 10), datetime(2026, 11, 11, tzinfo=UTC))
+    ahead = foreseen(rows_of([NANO] * 10), datetime(2026, 11, 11, tzinfo=UTC))
     words = dict.fromkeys(("left", "spent", "forecast", "even"), "x")
     figure = charts.burn_down(rows_, date(2026, 11, 30), 40 * NANO, ahead, words)
     even, _low, _high, expected, seen = figure["data"]

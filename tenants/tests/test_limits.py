@@ -1,11 +1,19 @@
 """Limits and budgets change within their bounds, from the next call on, with a record of what they were."""
 
+from typing import Any
+
 import pytest
 
 from tenants import keys, limits
 from tenants.models import NANO, AuditEntry, Budget, Quota
 
 pytestmark = pytest.mark.django_db
+
+
+def changed(entry: AuditEntry, field: str):
+    assert entry.before is not None
+    assert entry.after is not None
+    return entry.before[field], entry.after[field]
 
 
 def test_only_what_is_named_changes_and_the_next_call_sees_it(cast):
@@ -17,8 +25,8 @@ def test_only_what_is_named_changes_and_the_next_call_sees_it(cast):
     cast.acme.refresh_from_db()
     assert cast.acme.epoch == before + 2
     first, second = AuditEntry.objects.filter(action="quota.set").order_by("pk")
-    assert (first.before["tokens_per_minute"], first.after["tokens_per_minute"]) == (None, 900)
-    assert (second.before["requests_per_minute"], second.after["requests_per_minute"]) == (60, None)
+    assert changed(first, "tokens_per_minute") == (None, 900)
+    assert changed(second, "requests_per_minute") == (60, None)
 
 
 def test_the_same_again_is_no_change(cast):
@@ -47,11 +55,13 @@ def test_a_key_of_another_tenant_gets_no_limits(cast):
 @pytest.mark.parametrize("field", Quota.FIELDS)
 def test_negative_and_absurd_limits_name_the_most(cast, field):
     most = limits.MOST[field]
-    for wrong in (-1, most + 1, 2**63, 1.5, True, "7"):
+    wrongs: list[Any] = [-1, most + 1, 2**63, 1.5, True, "7"]
+    for wrong in wrongs:
         with pytest.raises(limits.QuotaOutOfRange, match=f"{most:,}") as error:
             limits.set_quota(cast.acme, cast.owner, **{field: wrong})
         assert (error.value.field, error.value.most) == (field, most)
-    assert getattr(limits.set_quota(cast.acme, cast.owner, **{field: most}), field) == most
+    highest: dict[str, Any] = {field: most}
+    assert getattr(limits.set_quota(cast.acme, cast.owner, **highest), field) == most
 
 
 @pytest.mark.parametrize("wrong", [-1, 9_000_000 * NANO + 1, 1.5, True])

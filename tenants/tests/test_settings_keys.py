@@ -62,6 +62,7 @@ def test_models_limits_and_expiry_are_kept(client, cast):
     assert answer.status_code == 200, answer.context["form"].errors
     made = APIKey.objects.get()
     assert (made.allowed_models, made.default_max_tokens) == (["demo-base"], 2048)
+    assert made.expires_at is not None
     assert costs.today(cast.acme, made.expires_at - timedelta(seconds=1)) == day
     assert costs.today(cast.acme, made.expires_at) == day + timedelta(days=1)
     assert (made.quota.requests_per_minute, made.quota.concurrent_calls) == (1200, None)

@@ -110,7 +110,12 @@ def test_a_test_says_what_came_back(client, cast, monkeypatch):
     assert "no webhook" in client.post(page("webhook_test"), follow=True).text
     client.post(page("webhook_set"), {"url": HOOK})
     posted = []
-    monkeypatch.setattr(outbound, "post", lambda url, body, headers: posted.append((url, headers)) or 204)
+
+    def accept(url, body, headers):
+        posted.append((url, headers))
+        return 204
+
+    monkeypatch.setattr(outbound, "post", accept)
     assert "answered 204" in client.post(page("webhook_test"), follow=True).text
     assert posted[0][0] == HOOK
     assert posted[0][1]["webhook-signature"].startswith("v1,")

@@ -72,7 +72,12 @@ def test_a_test_post_says_what_happened(cast, monkeypatch):
         webhooks.test(cast.acme)
     webhooks.set_(cast.acme, "https://example.com/hooks", cast.owner)
     posts = []
-    monkeypatch.setattr(outbound, "post", lambda url, body, headers: posts.append((url, body)) or 202)
+
+    def accept(url, body, headers):
+        posts.append((url, body))
+        return 202
+
+    monkeypatch.setattr(outbound, "post", accept)
     assert webhooks.test(cast.acme) == 202
     assert b'"type":"webhook.test"' in posts[0][1]
 

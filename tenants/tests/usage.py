@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from tenants import ledger, metering
@@ -21,7 +22,13 @@ def call(tenant: Tenant, key, at: datetime, number=0, cost=1_000, **fields) -> m
     """One settled call; its day is that of the tenant's time zone."""
     day = at.astimezone(ZoneInfo(tenant.time_zone)).date().isoformat()
     at_us = int(at.timestamp() * 1_000_000)
-    told = {"status": "settled", "model": "destek", "served": "demo-base", "input_tokens": 7, "output_tokens": 3}
+    told: dict[str, Any] = {
+        "status": "settled",
+        "model": "destek",
+        "served": "demo-base",
+        "input_tokens": 7,
+        "output_tokens": 3,
+    }
     return metering.Event(
         f"req_{tenant.slug}_{number}", str(tenant.pk), key.pk, day, at_us=at_us, cost_nano=cost, **(told | fields)
     )
@@ -34,9 +41,9 @@ def spread(tenant: Tenant, keys, prices, n: int, until: datetime, days: int, see
     for number in range(n):
         at = until - timedelta(seconds=rng.randrange(days * 86_400))
         paid, cached = rng.choice(prices), rng.choice([0, 0, 50])
-        tokens = {"input_tokens": rng.randrange(50, 3_000), "output_tokens": rng.randrange(2_000)}
+        read, written = rng.randrange(50, 3_000), rng.randrange(2_000)
         cost = metering.cost(
-            *tokens.values(), paid.input_nano_per_mtok, paid.output_nano_per_mtok, cached, paid.input_nano_per_mtok
+            read, written, paid.input_nano_per_mtok, paid.output_nano_per_mtok, cached, paid.input_nano_per_mtok
         )
         facts = {
             "status": rng.choice(["settled", "settled", "aborted", "blocked"]),
@@ -44,11 +51,13 @@ def spread(tenant: Tenant, keys, prices, n: int, until: datetime, days: int, see
             "served": rng.choice(["demo-base", "acme/destek-v1"]),
             "adapter_digest": rng.choice(["", "ab" * 32]),
             "end_user": rng.choice(["", *(f"kişi-{n}" for n in range(30))]),
+            "input_tokens": read,
+            "output_tokens": written,
             "price": paid.pk,
             "cached_tokens": cached,
             "latency_ms": rng.randrange(10, 9_000),
         }
-        made.append(call(tenant, rng.choice(keys), at, number, cost, **tokens, **facts))
+        made.append(call(tenant, rng.choice(keys), at, number, cost, **facts))
     return made
 
 
