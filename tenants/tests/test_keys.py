@@ -11,6 +11,12 @@ from tenants.models import APIKey, AuditEntry
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def english():
+    with translation.override("en"):
+        yield
+
+
 def test_the_text_opens_the_key_and_is_stored_nowhere(cast):
     key, text = keys.create(cast.acme, "build", cast.owner)
     key_id, secret = keys.parse(text)
@@ -170,7 +176,6 @@ def test_a_change_is_one_entry_and_none_if_nothing_changed(cast):
 def test_what_a_key_cannot_do_is_said_only_to_who_has_it(cast):
     key, text = keys.create(cast.acme, "x")
     APIKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    translation.activate("en")
     with pytest.raises(keys.NotOpen, match="expired"):
         keys.open_(text)
     with pytest.raises(keys.NotOpen, match="unknown"):
