@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.utils import translation
 
 from tenants.models import Budget, Member, Quota, Tenant, User
+
+
+@pytest.fixture(autouse=True)
+def _english() -> Iterator[None]:
+    """Each test begins in English, whatever language the requests of the one before it spoke."""
+    with translation.override("en"):
+        yield
 
 
 @pytest.fixture(scope="session")

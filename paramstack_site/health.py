@@ -15,7 +15,8 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from inference.engines import client
-from tenants import counters, ledger, metering, proof
+from tenants import counters, ledger, metering
+from tenants.ledger import proof
 
 if TYPE_CHECKING:
     import redis

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from tenants import alerts, idempotency, proof
+from tenants.ledger import proof
+from tenants.notices import alerts
+from tenants.rest import idempotency
 
 
 @shared_task  # type: ignore[untyped-decorator]  # Celery ships no types

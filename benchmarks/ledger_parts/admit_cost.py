@@ -16,8 +16,8 @@ from benchmarks.ledger_parts import cast
 from benchmarks.ledger_parts.stand import Stand, say
 from inference.gateway.admission import Counters
 from tenants import ledger
+from tenants.ledger.writer import Writer
 from tenants.models import LedgerHead
-from tenants.writer import Writer
 
 CALLERS, TURNS = 64, 5
 LIMITS = (1_000_000, 60_000_000, 10_000_000, 100_000_000, 100_000)

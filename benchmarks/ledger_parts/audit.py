@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection
 
 from benchmarks.ledger_parts import cast
-from tenants import proof
+from tenants.ledger import proof
 from tenants.models import UsageEvent
 
 ROWS = UsageEvent._meta.db_table

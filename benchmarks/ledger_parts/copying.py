@@ -19,8 +19,8 @@ from django.db import connection
 from benchmarks.ledger_parts import cast
 from benchmarks.ledger_parts.stand import Stand, say
 from tenants import metering
+from tenants.ledger.writer import Writer
 from tenants.models import UsageEvent
-from tenants.writer import Writer
 
 TURNS = 3
 TABLE = UsageEvent._meta.db_table

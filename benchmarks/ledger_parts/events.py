@@ -22,7 +22,7 @@ import redis
 from benchmarks.ledger_parts import audit, cast, cut, serving
 from benchmarks.ledger_parts.stand import NotThere, Process, Stand, free_port, listens, say, until
 from tenants import ledger, metering
-from tenants.writer import Writer
+from tenants.ledger.writer import Writer
 
 PRODUCERS = 2
 CALM_SECONDS = 6.0  # around a loss of Redis's memory no gateway is killed: both at once is a loss of two copies

@@ -130,8 +130,8 @@ def get(client: Client, where: str) -> None:
 
 def prove() -> float:
     """Seconds of the whole proof: rows against roll-ups, roll-ups against counters."""
-    from tenants import proof
-    from tenants.writer import Writer
+    from tenants.ledger import proof
+    from tenants.ledger.writer import Writer
 
     writer = Writer("bench")
     writer.drain()  # rebuilds this Redis from the ledger

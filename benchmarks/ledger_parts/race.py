@@ -24,8 +24,8 @@ from benchmarks.ledger_parts.witness import Call, Watch, Witness
 from inference.gateway.admission import Counters
 from inference.gateway.pipeline import Unavailable
 from tenants import ledger, metering
+from tenants.ledger.writer import Writer
 from tenants.models import UsageEvent
-from tenants.writer import Writer
 
 CALLERS, GATEWAYS, CENT, ROUND_SECONDS = 64, 8, 10_000_000, 0.35
 LONG_SECONDS = 5.0  # of calls that are open when Redis is emptied, and still when it has been rebuilt

@@ -26,8 +26,8 @@ from inference.gateway.app import Gateway
 from inference.gateway.snapshot import TenantSnapshot
 from inference.models import Adapter, BaseModel
 from tenants import keys, refusals
+from tenants.ledger.writer import Writer
 from tenants.models import Price, Tenant, UsageEvent
-from tenants.writer import Writer
 
 HELLO = {"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}]}
 ANSWER = "Merhaba dünya"

@@ -15,7 +15,8 @@ import redis
 
 from inference import snapshots
 from inference.tests.conftest import HELLO
-from tenants import chores, epochs, ledger, limits, metering, proof, writer
+from tenants import epochs, ledger, limits, metering
+from tenants.ledger import chores, proof, writer
 from tenants.models import UsageEvent
 
 BOUND = len(b'{"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}], "max_tokens": 9}') + 64

@@ -17,8 +17,9 @@ from django.db import transaction
 from inference import aliases, policies
 from inference.guardrails import policy
 from inference.models import Alias, BaseModel
-from tenants import keys, limits, pricebook
+from tenants import keys, limits
 from tenants.models import NANO, Budget, Member, Quota, Tenant, User
+from tenants.prices import pricebook
 
 BASE = "demo-base"
 ALIAS = "destek"

@@ -11,7 +11,7 @@ from django.utils import timezone, translation
 
 from paramstack_site import words
 from paramstack_site.templatetags import console
-from tenants import charts as money_charts
+from tenants.costs import charts as money_charts
 from training import charts
 
 CASES = [

@@ -8,8 +8,9 @@ from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from tenants import backtest, costs, exports, metering, savings, statements
-from tenants.forecasts import Forecast
+from tenants import costs, metering
+from tenants.costs import backtest, exports, savings, statements
+from tenants.costs.forecasts import Forecast
 from tenants.models import NANO, Quota, Tenant
 from tenants.rest import endpoint
 from tenants.views.take import stream

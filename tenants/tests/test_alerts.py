@@ -12,8 +12,9 @@ import pytest
 from django.core import mail
 from django.utils import timezone
 
-from tenants import alerts, outbound, tasks, webhooks
+from tenants import tasks
 from tenants.models import NANO, Budget, BudgetAlert, Member
+from tenants.notices import alerts, outbound, webhooks
 
 MONTH = "202609"
 

@@ -11,9 +11,10 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from tenants import backtest, costs, keys, metering
+from tenants import costs, keys, metering
+from tenants.costs import backtest
+from tenants.costs.proposals import BadProposal, Proposal, in_force
 from tenants.models import NANO, RefusalCount
-from tenants.proposals import BadProposal, Proposal, in_force
 from tenants.tests import usage
 
 SINCE = date(2026, 11, 20)

@@ -13,7 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tenants import charts, costs, forecasts, keys, rows, savings
+from tenants import costs, keys
+from tenants.costs import charts, forecasts, rows, savings
 from tenants.models import NANO, APIKey, Price, UsageEvent
 from tenants.tests import usage
 

@@ -17,7 +17,8 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants import costs, exports, keys
+from tenants import costs, keys
+from tenants.costs import exports
 from tenants.models import NANO, UsageEvent, UsageMonth
 from tenants.tests import usage
 from tenants.views import take

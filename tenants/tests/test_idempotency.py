@@ -9,8 +9,9 @@ from django.db import connection
 from django.utils import timezone
 from rest_framework.response import Response
 
-from tenants import idempotency, keys
+from tenants import keys
 from tenants.models import APIKey, AuditEntry, IdempotentReply, Tenant
+from tenants.rest import idempotency
 from tenants.tests.api_client import ACME, by_key, client, is_problem
 
 KEYS = f"{ACME}keys/"

@@ -3,18 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from tenants import keys, keytext, limits, tenancy
 from tenants.models import APIKey, AuditEntry
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def english():
-    with translation.override("en"):
-        yield
 
 
 def test_the_text_opens_the_key_and_is_stored_nowhere(cast):

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from attestation import canonical, keyring, log, receipts
 from attestation.signing import VerificationError
-from tenants import alerts, booking, entries, ledger, metering, sums
+from tenants import ledger, metering
+from tenants.ledger import booking, entries, sums
 from tenants.models import APIKey, LedgerBatch, LedgerHead, UsageDay, UsageEndUser, UsageEvent, UsageMonth
+from tenants.notices import alerts
 
 AT = 1_795_602_030_456_789  # us
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text('ıİşğ\x00\x07\x1f\x7f\u2028"\\/é😀\n')

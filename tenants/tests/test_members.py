@@ -4,18 +4,12 @@ from datetime import timedelta
 
 import pytest
 from django.core import mail
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from tenants import members, tenancy
 from tenants.models import AuditEntry, Invitation, Member, User
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _english():
-    with translation.override("en"):
-        yield
 
 
 def invite(cast, email="yeni@example.com", role="developer", **more):

@@ -7,19 +7,14 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.utils import timezone, translation
+from django.utils import timezone
 
-from tenants import pricebook, prices
+from tenants import prices
 from tenants.models import NANO, AuditEntry, LedgerBatch, Price, Tenant, UsageDay, UsageEvent
+from tenants.prices import pricebook
 
 pytestmark = pytest.mark.django_db
 BOTH: dict[str, Any] = {"input_nano_per_mtok": 100, "output_nano_per_mtok": 200}
-
-
-@pytest.fixture(autouse=True)
-def _english():
-    with translation.override("en"):
-        yield
 
 
 @pytest.fixture

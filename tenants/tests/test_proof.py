@@ -7,10 +7,11 @@ import orjson
 import pytest
 from django.core.management import CommandError, call_command
 
-from tenants import comparison, ledger, metering, proof, tasks, writer
+from tenants import ledger, metering, tasks
+from tenants.ledger import comparison, proof, writer
+from tenants.ledger.writer import Writer
 from tenants.models import LedgerProof, UsageDay, UsageEndUser, UsageEvent, UsageMonth
 from tenants.tests.world import Stage
-from tenants.writer import Writer
 
 BIG = 2**53 - 1
 NAMELESS = (

@@ -10,8 +10,9 @@ import pytest
 import redis
 from django.utils import timezone
 
-from tenants import keys, metering, refusal_counts, refusals
+from tenants import keys, metering, refusals
 from tenants.models import RefusalCount
+from tenants.refusals import tally
 
 
 @pytest.fixture(params=[True, False], ids=["text", "bytes"])
@@ -77,19 +78,17 @@ def test_a_day_by_hours_and_an_hour_by_minutes(cast, key, django_assert_num_quer
     count(cast.acme, key.pk, "requests_per_minute", 60 * 25, 100)
     count(cast.globex, key.pk, "requests_per_minute", 5, 1000)
     with django_assert_num_queries(3):
-        day = refusal_counts.counts(cast.acme, refusal_counts.SPANS["day"])
+        day = tally.counts(cast.acme, tally.SPANS["day"])
     assert (len(day.bars), day.total, day.limits) == (24, 13, ["requests_per_minute", "budget"])
     assert sum(sum(calls.values()) for _, calls in day.bars) == 13
     assert day.keys == [(key.pk, "destek-web", "requests_per_minute", 11), (key.pk, "destek-web", "budget", 2)]
-    hour = refusal_counts.counts(cast.acme, refusal_counts.SPANS["hour"])
+    hour = tally.counts(cast.acme, tally.SPANS["hour"])
     assert (len(hour.bars), hour.total, hour.busiest[1]) == (60, 9, 9)
     assert hour.bars[-6][1] == {"requests_per_minute": 7, "budget": 2} or hour.bars[-7][1]  # a minute may pass
 
 
 def test_the_figure_stacks_limits_in_the_tenant_s_time(cast, key):
     start = datetime(2026, 9, 10, 22, tzinfo=UTC)
-    counted = refusal_counts.Counts(
-        refusal_counts.SPANS["day"], [(start, {"budget": 3})], [(key.pk, "destek-web", "budget", 3)]
-    )
-    figure = refusal_counts.figure(counted, {"budget": "Bütçe"}, ZoneInfo("Europe/Istanbul"))
+    counted = tally.Counts(tally.SPANS["day"], [(start, {"budget": 3})], [(key.pk, "destek-web", "budget", 3)])
+    figure = tally.figure(counted, {"budget": "Bütçe"}, ZoneInfo("Europe/Istanbul"))
     assert [(bars["name"], bars["x"], bars["y"]) for bars in figure["data"]] == [("Bütçe", ["2026-09-11 01:00"], [3])]

@@ -3,8 +3,8 @@
 import pytest
 from django.urls import reverse
 
-from tenants import outbound
 from tenants.models import APIKey, AuditEntry, BudgetAlert, Tenant, User, Webhook
+from tenants.notices import outbound
 
 pytestmark = pytest.mark.django_db
 PAGE = "/t/acme/settings/tenant/"

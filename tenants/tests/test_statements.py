@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from tenants import costs, keys, statements
+from tenants import costs, keys
+from tenants.costs import statements
 from tenants.models import NANO, LedgerProof, RefusalCount, UsageMonth
 from tenants.tests import usage
 

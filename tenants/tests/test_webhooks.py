@@ -5,16 +5,9 @@ from __future__ import annotations
 import base64
 
 import pytest
-from django.utils import translation
 
-from tenants import outbound, webhooks
 from tenants.models import AuditEntry, Webhook
-
-
-@pytest.fixture(autouse=True)
-def _english():
-    with translation.override("en"):
-        yield
+from tenants.notices import outbound, webhooks
 
 
 def test_the_secret_is_shown_once_and_rests_encrypted(cast):

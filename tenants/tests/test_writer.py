@@ -10,10 +10,11 @@ import redis
 from django.db import DataError, OperationalError
 from django.utils import timezone
 
-from tenants import booking, chores, counters, entries, ledger, metering, outcomes, proof, rebuild, sums, writer
+from tenants import counters, ledger, metering
+from tenants.ledger import booking, chores, entries, outcomes, proof, rebuild, sums, writer
+from tenants.ledger.writer import Writer
 from tenants.models import APIKey, LedgerHead, UsageEvent, UsageMonth
 from tenants.tests.world import Stage
-from tenants.writer import Writer
 
 pytestmark = pytest.mark.django_db
 

@@ -10,9 +10,9 @@ from django.shortcuts import render
 from django.utils.translation import gettext_lazy as _
 
 from tenants import access, costs, forms, metering
-from tenants import backtest as replay
+from tenants.costs import backtest as replay
 from tenants.models import Quota, Tenant
-from tenants.refusal_words import LIMITS
+from tenants.refusals.wording import LIMITS
 
 MOST_ROWS = 100_000  # a page answers within seconds; the command reads more
 MOST_PRICE, MOST_BUDGET = 10_000, 9_000_000  # dollars: a million tokens, a month

@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 
 from attestation import keyring, receipts, verdicts
 from attestation.signing import VerificationError
-from tenants import access, charts, costs, forecasts, ledger, rows, savings
+from tenants import access, costs, ledger
+from tenants.costs import charts, forecasts, rows, savings
 from tenants.models import LedgerProof, Price, Tenant, UsageEvent
 
 PAGE = 25

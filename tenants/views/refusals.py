@@ -9,10 +9,11 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from tenants import access, refusal_counts, refusal_words
+from tenants import access
 from tenants import refusals as refusing
 from tenants.decisions import NotADecision
 from tenants.models import APIKey
+from tenants.refusals import tally, wording
 
 
 def refusals(request: access.Request) -> HttpResponse:
@@ -29,13 +30,13 @@ def refusals(request: access.Request) -> HttpResponse:
 
 
 def _counts(request: access.Request) -> dict[str, Any]:
-    spans = refusal_counts.SPANS
-    counted = refusal_counts.counts(request.tenant, spans.get(request.GET.get("span", "day"), spans["day"]))
-    words = {limit: str(refusal_words.LIMITS[limit]) for limit in counted.limits}
+    spans = tally.SPANS
+    counted = tally.counts(request.tenant, spans.get(request.GET.get("span", "day"), spans["day"]))
+    words = {limit: str(wording.LIMITS[limit]) for limit in counted.limits}
     return {
         "counts": counted,
         "words": words,
-        "figure": refusal_counts.figure(counted, words, ZoneInfo(request.tenant.time_zone)),
+        "figure": tally.figure(counted, words, ZoneInfo(request.tenant.time_zone)),
         "bars": [(start, sum(calls.values()), calls) for start, calls in reversed(counted.bars) if calls],
     }
 

@@ -11,8 +11,10 @@ from django.http import Http404, HttpResponse, JsonResponse, StreamingHttpRespon
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from tenants import access, costs, exports, refusal_words, savings, statements
+from tenants import access, costs
+from tenants.costs import exports, savings, statements
 from tenants.models import LedgerProof, Tenant
+from tenants.refusals import wording
 from tenants.views import cost
 
 CORRECTIONS = 20  # on the page; the files hold them all
@@ -46,7 +48,7 @@ def statement(request: access.Request) -> HttpResponse:
         "by_model": [(row, row["model"], row["served"]) for row in found.parts["by_model"]],
         "by_key": [(row, row["name"], row["key_id"]) for row in found.parts["by_key"]],
         "corrections": found.corrections[:CORRECTIONS],
-        "refused": [(refusal_words.LIMITS.get(row["limit"], row["limit"]), row["calls"]) for row in found.refused],
+        "refused": [(wording.LIMITS.get(row["limit"], row["limit"]), row["calls"]) for row in found.refused],
         "more_corrections": len(found.corrections) > CORRECTIONS,
     }
     return render(request, "tenants/statement.html", context)

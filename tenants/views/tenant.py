@@ -12,8 +12,9 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from tenants import access, forms, tenancy, webhooks
+from tenants import access, forms, tenancy
 from tenants.models import BudgetAlert
+from tenants.notices import webhooks
 from tenants.problems import Refused
 
 ALERTS = 6  # the newest that the page shows

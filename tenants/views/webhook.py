@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from tenants import access, forms, webhooks
+from tenants import access, forms
+from tenants.notices import webhooks
 from tenants.problems import Refused
 from tenants.views import tenant
 

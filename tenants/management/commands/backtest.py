@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from tenants import backtest, costs, metering
+from tenants import costs, metering
+from tenants.costs import backtest
 from tenants.models import NANO, Tenant
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from tenants import pricebook
+from tenants.prices import pricebook
 
 
 class Command(BaseCommand):

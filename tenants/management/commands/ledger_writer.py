@@ -10,8 +10,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from tenants import counters, rebuild
-from tenants.writer import Writer
+from tenants import counters
+from tenants.ledger import rebuild
+from tenants.ledger.writer import Writer
 
 
 class Command(BaseCommand):

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis import RedisError
 
-from tenants import proof, sums
+from tenants.ledger import proof, sums
 from tenants.models import NANO, LedgerProof, Tenant
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from tenants import costs, statements
+from tenants import costs
+from tenants.costs import statements
 from tenants.models import Tenant
 
 

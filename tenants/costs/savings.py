@@ -83,7 +83,7 @@ def margins(rows: Iterable[dict[str, Any]], prices: dict[int, Price]) -> list[Ma
 
 def gpu_seconds(row: dict[str, Any], basis: dict[str, Any]) -> Decimal | None:
     """GPU seconds to be paid for the tokens: at the basis' measured throughput, over the share of an hour that the GPU
-    is busy. Cached input takes none. None if the basis has no throughput (`gpu_price.from_gpu` writes it).
+    is busy. Cached input takes none. None if the basis has no throughput (`prices.gpu.from_gpu` writes it).
     """
     try:
         busy = Decimal(str(basis.get("utilisation", 1)))

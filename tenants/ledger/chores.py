@@ -11,9 +11,10 @@ from typing import Any
 import redis
 from django.db.models import Q
 
-from tenants import counters, epochs, metering, refusal_counts
-from tenants.entries import Entry
+from tenants import counters, epochs, metering
+from tenants.ledger.entries import Entry
 from tenants.models import APIKey, LedgerHead
+from tenants.refusals import tally
 
 log = logging.getLogger(__name__)
 SECOND, MINUTE = 1.0, 60.0
@@ -44,7 +45,7 @@ class Chores:
         epochs.assert_all()
         if now - self._tidied_at >= MINUTE:
             self._tidied_at = now
-            refusal_counts.collect(self._redis)
+            tally.collect(self._redis)
             self._note_use()
 
     def stream_is_lost(self, head: LedgerHead) -> bool:

@@ -16,7 +16,8 @@ import redis
 from django.db import DatabaseError, close_old_connections, connection
 from django.utils import timezone
 
-from tenants import chores, counters, entries, ledger, metering, outcomes, rebuild
+from tenants import counters, ledger, metering
+from tenants.ledger import chores, entries, outcomes, rebuild
 from tenants.models import LedgerHead
 
 log = logging.getLogger(__name__)

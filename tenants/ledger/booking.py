@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 from django.db import connection
 
-from tenants.entries import Row
+from tenants.ledger.entries import Row
 from tenants.models import UsageDay, UsageEndUser, UsageEvent, UsageMonth
 
 Sums = dict[tuple[Any, ...], list[int]]

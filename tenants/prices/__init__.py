@@ -16,10 +16,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from tenants import audit, epochs
-from tenants.gpu_price import from_gpu
 from tenants.metering import cost
 from tenants.models import NANO, Price, UsageDay, UsageEvent, User
-from tenants.price_problems import Backdated, BadPrice, InUse, NoPrice, Overlap
+from tenants.prices.gpu import from_gpu
+from tenants.prices.problems import Backdated, BadPrice, InUse, NoPrice, Overlap
 from tenants.problems import FIRST, LAST
 
 __all__ = ["AMOUNTS", "Backdated", "BadPrice", "InUse", "NoPrice", "Overlap", "change", "cost"]

@@ -19,9 +19,10 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, AllowAny
 from rest_framework.response import Response
 
-from tenants import access, audit, idempotency, money
+from tenants import access, audit, money
 from tenants.models import APIKey, Tenant
-from tenants.paging import MOST_ROWS, page
+from tenants.rest import idempotency
+from tenants.rest.paging import MOST_ROWS, page
 
 __all__ = ["MOST_ROWS", "Dollars", "View", "endpoint", "enter", "key_role", "operate", "page", "platform", "valid"]
 SCOPE_ROLES = {"manage": "engineer", "usage": "auditor"}

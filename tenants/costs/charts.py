@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from tenants.forecasts import Forecast
+from tenants.costs.forecasts import Forecast
 from tenants.models import NANO
 
 Figure = dict[str, Any]

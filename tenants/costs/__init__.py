@@ -13,7 +13,7 @@ from django.db.models import QuerySet, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from tenants import forecasts, savings
+from tenants.costs import forecasts, savings
 from tenants.models import NANO, Budget, Price, Tenant, UsageDay, UsageEndUser, UsageMonth
 from tenants.problems import Refused
 

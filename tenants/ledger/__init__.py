@@ -17,9 +17,11 @@ from django.db import DataError, IntegrityError, transaction
 from django.utils import timezone
 
 from attestation import receipts
-from tenants import alerts, booking, comparison, entries, metering, outcomes
-from tenants.entries import Entry, Row
+from tenants import metering
+from tenants.ledger import booking, comparison, entries, outcomes
+from tenants.ledger.entries import Entry, Row
 from tenants.models import LedgerBatch, LedgerHead, Tenant, UsageEvent
+from tenants.notices import alerts
 
 log = logging.getLogger(__name__)
 SCOPE = "ledger"  # a batch holds rows of many tenants; its statement names none of them

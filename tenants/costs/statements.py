@@ -14,7 +14,8 @@ from typing import Any
 from django.db.models import Sum
 from django.utils import timezone
 
-from tenants import costs, exports
+from tenants import costs
+from tenants.costs import exports
 from tenants.models import LedgerProof, Price, RefusalCount, Tenant, UsageEvent
 
 CURRENCY = "USD"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenants import booking
-from tenants.entries import Entry, Row
+from tenants.ledger import booking
+from tenants.ledger.entries import Entry, Row
 from tenants.models import APIKey, Price, Tenant
 
 DELTAS = ("input_tokens", "cached_tokens", "output_tokens", "cost_nano")

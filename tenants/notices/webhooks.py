@@ -19,8 +19,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from attestation import vault
-from tenants import audit, outbound
+from tenants import audit
 from tenants.models import Tenant, User, Webhook
+from tenants.notices import outbound
 from tenants.problems import Refused
 
 PURPOSE = "webhook secrets"

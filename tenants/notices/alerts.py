@@ -14,8 +14,8 @@ from typing import Any
 from django.db.models import F, Q
 from django.utils import timezone
 
-from tenants import alert_mail, webhooks
 from tenants.models import NANO, Budget, BudgetAlert
+from tenants.notices import mail, webhooks
 
 log = logging.getLogger(__name__)
 SHARES = (50, 80, 100)  # percent of the budget
@@ -82,7 +82,7 @@ def _mail(alert: BudgetAlert) -> str:
     if alert.mailed_at:
         return ""
     try:
-        sent = alert_mail.send(alert)
+        sent = mail.send(alert)
     except (OSError, ValueError) as error:  # smtplib's errors are OSErrors
         log.warning("The mail of alert %s is not sent: %s", alert.pk, error)
         return f"E-mail: {error}."[:150]

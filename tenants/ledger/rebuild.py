@@ -16,7 +16,8 @@ from typing import Any
 import redis
 from django.utils import timezone
 
-from tenants import comparison, counters, entries, ledger, metering, outcomes
+from tenants import counters, ledger, metering
+from tenants.ledger import comparison, entries, outcomes
 from tenants.models import LedgerHead, Tenant, UsageEvent, UsageMonth
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from tenants import costs, rows
+from tenants import costs
+from tenants.costs import rows
 from tenants.models import Tenant, UsageDay, UsageEvent
 
 BOM = "\ufeff"  # tells spreadsheets that the file is UTF-8

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tenants import comparison, counters, ledger, metering
+from tenants import counters, ledger, metering
+from tenants.ledger import comparison
+from tenants.ledger.sums import differences
 from tenants.models import LedgerProof
-from tenants.sums import differences
 
 __all__ = ["NoProof", "Taken", "audit", "differences", "latest", "prove", "take", "wait"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from tenants.models import NANO, Price
-from tenants.price_problems import BadPrice
+from tenants.prices.problems import BadPrice
 
 LEAST = Decimal("0.000001")
 

@@ -6,8 +6,8 @@ from django.core.mail import EmailMessage, get_connection
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from tenants import refusal_words
 from tenants.models import BudgetAlert, Member
+from tenants.refusals import wording
 
 
 def send(alert: BudgetAlert) -> int:
@@ -24,8 +24,8 @@ def _mail(alert: BudgetAlert, address: str, language: str) -> EmailMessage:
             "tenant": " ".join(alert.tenant.name.split()),  # a header is one line
             "percent": alert.percent,
             "month": f"{alert.month[:4]}-{alert.month[4:]}",
-            "spent": refusal_words.money(alert.spent_nano),
-            "budget": refusal_words.money(alert.budget_nano),
+            "spent": wording.money(alert.spent_nano),
+            "budget": wording.money(alert.budget_nano),
         }
         subject = _("%(tenant)s: %(percent)s%% of the month's budget is spent") % words
         told = _("In %(month)s %(tenant)s has spent %(spent)s of its budget of %(budget)s.") % words

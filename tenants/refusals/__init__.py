@@ -1,7 +1,7 @@
 """Why was I refused? A decision read back, and the smallest change that would have admitted the call.
 
 Each change is exact: with it the same call passes at the same instant, with one unit less it does not. Of refused
-calls only counts are kept (`refusal_counts`).
+calls only counts are kept (`tally`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from django.db.models import Q
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
-from tenants import decisions, refusal_words
+from tenants import decisions
 from tenants.decisions import Decision, NotADecision
 from tenants.metering import Refusal
 from tenants.models import NANO, APIKey, Budget, Quota, Tenant
-from tenants.refusal_counts import collect as collect
+from tenants.refusals import wording
+from tenants.refusals.tally import collect as collect
 
 MOST = {name: Quota.MOST_PER_MINUTE if name.endswith("minute") else Quota.MOST_PER_SECOND for name in Quota.FIELDS}
 MOST |= {"concurrent_calls": Quota.MOST_OPEN, "budget": 9_000_000 * NANO}
@@ -93,14 +94,14 @@ def explain(tenant: Tenant, text: str) -> Explanation:
 
 def _title(decision: Decision) -> str:
     kind = decision.limit_name.partition("_")[0] if decision.code == "rate_limit_exceeded" else decision.code
-    return str(refusal_words.TITLES[kind])
+    return str(wording.TITLES[kind])
 
 
 def _limit_steps(tenant: Tenant, decision: Decision, key: str) -> list[Step]:
     steps = [Step("ok", _("The key %(key)s was valid.") % {"key": key})]
     today, refused = _limits(tenant, decision.key), _refusals(decision)
     for each in refused:
-        told = refusal_words.STEPS[each.scope, each.limit_name] % _words(each, key)
+        told = wording.STEPS[each.scope, each.limit_name] % _words(each, key)
         steps.append(Step("bad", told, _now(each, today.get((each.scope, each.limit_name)))))
     steps.append(Step("ok", _("Every other limit of the tenant and the key had room, or is not set.")))
     if all(each.limit_name != "budget" for each in refused):
@@ -150,7 +151,7 @@ def _limits(tenant: Tenant, key_id: str) -> dict[tuple[str, str], int | None]:
 def _now(refusal: Refusal, limit: int | None) -> str:
     if limit is None:
         return _("Today there is no such limit.")
-    words = {"now": refusal_words.amount(refusal.limit_name, limit)}
+    words = {"now": wording.amount(refusal.limit_name, limit)}
     if limit == refusal.limit:
         return _("The limit is the same today.")
     if limit >= refusal.enough >= 0:
@@ -170,7 +171,7 @@ def _wait(refused: tuple[Refusal, ...]) -> Change | None:
     if any(each.limit_name == "concurrent_calls" for each in refused):
         return Change("wait", (Move(_("Send it once one of the open calls has ended."), "wait"),))
     longest = max(each.wait_us for each in refused)
-    text = _("Send it %(seconds)s s later.") % {"seconds": refusal_words.seconds(longest)}
+    text = _("Send it %(seconds)s s later.") % {"seconds": wording.seconds(longest)}
     return Change("wait", (Move(text, "wait", 0, longest),))
 
 
@@ -182,12 +183,12 @@ def _lower(decision: Decision, refused: tuple[Refusal, ...]) -> Change | None:
     asked = decision.answers * decision.max_tokens
     shorter = (left - (decision.tokens - asked)) // max(decision.answers, 1)
     if asked and shorter >= 1:
-        words = {"before": refusal_words.number(decision.max_tokens), "after": refusal_words.number(shorter)}
+        words = {"before": wording.number(decision.max_tokens), "after": wording.number(shorter)}
         text = _("Lower max_tokens from %(before)s to at most %(after)s.") % words
         return Change("lower", (Move(text, "max_tokens", decision.max_tokens, shorter),))
     if left < 1:
         return None
-    words = {"before": refusal_words.number(decision.tokens), "after": refusal_words.number(left)}
+    words = {"before": wording.number(decision.tokens), "after": wording.number(left)}
     text = _("Ask for at most %(after)s tokens, input and answer together, instead of %(before)s.") % words
     return Change("lower", (Move(text, "tokens", decision.tokens, left),))
 
@@ -197,7 +198,7 @@ def _raise(refused: tuple[Refusal, ...], key: str) -> Change | None:
         return None
     moves = []
     for each in refused:
-        text = refusal_words.RAISES[each.scope, each.limit_name] % _words(each, key)
+        text = wording.RAISES[each.scope, each.limit_name] % _words(each, key)
         moves.append(Move(text, each.limit_name, each.limit, each.enough, each.scope))
     return Change("raise", tuple(moves))
 
@@ -209,5 +210,5 @@ def _allow(decision: Decision, key: str) -> Change:
 
 def _words(refusal: Refusal, key: str) -> dict[str, Any]:
     names = ("limit", "value", "need", "enough")
-    words = {name: refusal_words.amount(refusal.limit_name, getattr(refusal, name)) for name in names}
-    return words | {"key": key, "missing": refusal_words.amount(refusal.limit_name, refusal.enough - refusal.limit)}
+    words = {name: wording.amount(refusal.limit_name, getattr(refusal, name)) for name in names}
+    return words | {"key": key, "missing": wording.amount(refusal.limit_name, refusal.enough - refusal.limit)}

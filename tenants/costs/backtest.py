@@ -19,9 +19,10 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from tenants import costs, metering, rows
+from tenants import costs, metering
+from tenants.costs import rows
+from tenants.costs.proposals import BadProposal, Proposal, in_force
 from tenants.models import RefusalCount, Tenant, UsageEvent
-from tenants.proposals import BadProposal, Proposal, in_force
 
 __all__ = ["BadProposal", "CAVEATS", "Proposal", "Result", "in_force", "replay", "run"]
 PERIODS = (1_000_000, 60_000_000, 1_000_000, 60_000_000)  # microseconds, as in lua/admit.lua
