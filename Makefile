@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_IND
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 # The groups of `make test`. The second list needs what lies outside this directory; a missing piece is a failure.
-CORE := fast training processes
+CORE := fast journeys training processes
 OUTSIDE := postgres redis browser vllm
 SELECTED := $(CORE) $(if $(filter all,$(GROUPS)),$(OUTSIDE),$(GROUPS))
 DUMMY := SECRET_KEY=dummy-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLM MASTER_KEY=dummy ALLOWED_HOSTS=stack.example \
@@ -48,7 +48,7 @@ test: $(DEVELOPED) ## All tests that need nothing else; GROUPS=all adds PostgreS
 	@failed=; for group in $(SELECTED); do .ci/group $$group || failed="$$failed $$group"; done; \
 	$(PY) .ci/counts.py $(SELECTED); test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
-test-fast: $(DEVELOPED) ## The fast core: no torch, no processes
+test-fast: $(DEVELOPED) ## The fast core: no torch, no processes, no journeys
 	@.ci/group fast
 
 check: lint test-fast ## Everything before a commit: lint, then the fast core

@@ -19,6 +19,8 @@ from tenants import epochs, ledger, limits, metering
 from tenants.ledger import chores, proof, writer
 from tenants.models import UsageEvent
 
+pytestmark = pytest.mark.journey
+
 BOUND = len(b'{"model": "demo-base", "messages": [{"role": "user", "content": "Merhaba"}], "max_tokens": 9}') + 64
 HOLD = BOUND + 4 * 9
 COST = 7 + 4 * 4

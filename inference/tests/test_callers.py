@@ -16,6 +16,8 @@ from inference.tests.conftest import ANSWER
 from tenants import decisions, epochs, keys, keytext, metering, refusals
 from tenants.models import APIKey, Tenant
 
+pytestmark = pytest.mark.journey
+
 
 def told(response):
     error = response.json()["error"]

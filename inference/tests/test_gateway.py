@@ -16,6 +16,8 @@ from inference.tests.conftest import ANSWER, HELLO, Serving
 from tenants import costs, keys, ledger
 from tenants.models import APIKey, Budget, Price
 
+pytestmark = pytest.mark.journey
+
 
 def refusal(response):
     error = response.json()["error"]

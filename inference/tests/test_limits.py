@@ -9,6 +9,8 @@ from inference.tests.conftest import HELLO
 from tenants import decisions, keys, limits, refusals
 from tenants.models import APIKey, Quota
 
+pytestmark = pytest.mark.journey
+
 BOUND = len(json.dumps(HELLO | {"max_tokens": 9})) + 64
 NEED = BOUND + 9  # tokens that a call with max_tokens 9 reserves
 NINE = {"max_tokens": 9}

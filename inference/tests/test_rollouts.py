@@ -9,6 +9,8 @@ from inference.models import Adapter, Alias, Rollout
 from tenants import keys
 from tenants.models import AuditEntry
 
+pytestmark = pytest.mark.journey
+
 
 @pytest.fixture
 def alias(cast, base):

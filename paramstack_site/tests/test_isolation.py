@@ -15,6 +15,8 @@ from paramstack_site.tests.routes import ADMIN, CONSOLE, REST
 from tenants import keys
 from tenants.models import Member
 
+pytestmark = pytest.mark.journey
+
 # Of no tenant; /healthz and /v1 are asgi's. An invitation's token is the secret that lets in.
 OPEN = {"", "login/", "logout/", "preferences/", "invitations/<str:token>/"}
 OPEN |= {"api/v1/", "api/v1/schema/", "api/v1/tenants/"}

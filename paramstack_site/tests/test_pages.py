@@ -17,6 +17,8 @@ from tenants.models import UsageEvent
 from training import review
 from training.models import Job, PreferencePair
 
+pytestmark = pytest.mark.journey
+
 PAGES: tuple[str, ...] = (
     "overview",
     "datasets",

@@ -16,6 +16,8 @@ from training import datasets, jobs, rlaif
 from training.models import Job, PreferencePair
 from training.problems import Problem
 
+pytestmark = pytest.mark.journey
+
 HOUSES = ("attestation", "tenants", "inference", "training", "paramstack_site")
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from tenants import costs, gauges, keys, metering
 from tenants.models import Budget, LedgerHead, Quota
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 MARK = f"{'ab' * 16}:1"
 
 
