@@ -12,7 +12,7 @@ from tenants import keys, operating, prices
 from tenants.models import NANO, APIKey, AuditEntry, Budget, Member, Price, Quota, Tenant
 from tenants.tests.usage import book, call
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 NO_INLINES = {
     f"{name}-{part}": 0 for name in ("members", "quotas", "budget") for part in ("TOTAL_FORMS", "INITIAL_FORMS")
 }

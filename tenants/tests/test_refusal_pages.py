@@ -11,6 +11,8 @@ from django.utils import timezone
 from tenants import decisions, keys, metering, refusals
 from tenants.models import RefusalCount
 
+pytestmark = pytest.mark.journey
+
 AT = 1_789_000_000_123_456
 
 

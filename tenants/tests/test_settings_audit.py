@@ -6,7 +6,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tenants.models import AuditEntry, User
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 PAGE = "/t/acme/settings/audit/"
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from tenants import costs, keys
 from tenants.models import APIKey, Quota, UsageDay
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 TEXT = re.compile(r"ps_live_[a-z2-7]{12}_[a-z2-7]{32}_[0-9a-f]{8}")
 NEW = {"name": "mobil", "scopes": ["inference"], "default_max_tokens": "1024"}
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from tenants import costs, metering
 from tenants.models import AuditEntry, Budget, LedgerHead, Quota, RefusalCount
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 PAGE = "/t/acme/settings/limits/"
 MARK = f"{'ab' * 16}:1"
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from tenants import members
 from tenants.models import Invitation, Member, Tenant, User
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 LINK = re.compile(r"http://testserver(/invitations/[\w-]+/)")
 
 

@@ -6,7 +6,7 @@ from django.urls import reverse
 from tenants.models import APIKey, AuditEntry, BudgetAlert, Tenant, User, Webhook
 from tenants.notices import outbound
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.journey]
 PAGE = "/t/acme/settings/tenant/"
 HOOK = "https://example.com/hooks"
 

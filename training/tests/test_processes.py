@@ -14,6 +14,8 @@ import pytest
 
 from training import processes
 
+pytestmark = pytest.mark.processes
+
 
 class Steps:
     """A claim that counts its heartbeats and refuses from a given one on."""
