@@ -76,6 +76,7 @@ def test_no_request_meets_an_error_of_ours(cast, redis_url, engine, furnished, m
         suppress_health_check=list(HealthCheck),
     )
     asked = 0
+    found: Any
     for found in schema.get_all_operations():
         case = found.ok().as_strategy(generation_mode=mode)
         with contextlib.suppress(Unsatisfiable):  # where nothing can be wrong
