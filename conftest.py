@@ -15,6 +15,14 @@ from django.utils import translation
 from tenants.models import Budget, Member, Quota, Tenant, User
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks the Redis-compatible server is asked again of a real Redis, and nothing else is."""
+    for item in items:
+        if "redis_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.counters)
+
+
 @pytest.fixture(autouse=True)
 def _english() -> Iterator[None]:
     """Each test begins in English, whatever language the requests of the one before it spoke."""
