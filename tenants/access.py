@@ -27,6 +27,7 @@ ALL_ROLES = frozenset(Member.Role.values)
 # What a role may do. An operator may do everything in every tenant.
 CAPABILITIES: dict[str, frozenset[str]] = {
     "read": ALL_ROLES,
+    "usage": ALL_ROLES | {"usage"},  # the second is no person's: a key with that scope
     "review": frozenset({"owner", "engineer", "reviewer"}),
     "engineer": frozenset({"owner", "engineer"}),
     "keys": frozenset({"owner", "engineer", "developer"}),

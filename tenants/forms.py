@@ -31,6 +31,7 @@ GRACES = [
 ]
 MOST_DOLLARS = limits.MOST_DOLLARS  # a month
 DEFAULT_TOKENS = 1024
+LAST_YEAR = 2199  # of an expiry; a calendar ends soon after 9999
 
 
 def separators() -> tuple[str, str]:
@@ -171,6 +172,8 @@ class NewKey(Limits):
         day = self.cleaned_data["expires_at"]
         if day is None:
             return None
+        if day.year > LAST_YEAR:
+            raise forms.ValidationError(gettext("Choose an earlier day, or leave it empty for a key without an end."))
         end = datetime(day.year, day.month, day.day, tzinfo=self.zone) + timedelta(days=1)
         if end <= timezone.now():
             raise forms.ValidationError(gettext("This day is over. Choose today or a later day, or leave it empty."))

@@ -149,6 +149,7 @@ def set_role(member: Member, role: str, actor: User | None) -> Member:
     if role != before:
         if before == Member.Role.OWNER:
             _another_owner(member)
+            _withdraw_all_of(member, actor)
         member.role = role
         member.save(update_fields=["role"])
         audit.record(actor, "member.change", member.user.username, {"role": before}, {"role": role}, member.tenant)
@@ -162,8 +163,15 @@ def remove(member: Member, actor: User | None) -> None:
     member.refresh_from_db()
     if member.role == Member.Role.OWNER:
         _another_owner(member)
+    _withdraw_all_of(member, actor)
     audit.record(actor, "member.delete", member.user.username, {"role": member.role}, None, member.tenant)
     member.delete()
+
+
+def _withdraw_all_of(member: Member, actor: User | None) -> None:
+    """What an owner who is one no more has invited is not accepted, by that person least of all."""
+    for invitation in member.tenant.invitations.filter(invited_by=member.user, accepted_at=None, withdrawn_at=None):
+        withdraw(invitation, actor)
 
 
 def _another_owner(member: Member) -> None:

@@ -27,7 +27,7 @@ TABLE = UsageEvent._meta.db_table
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    rows, singles = (2_000, 40) if quick else (200_000, 2_000)
+    rows, singles = (2_000, 40) if quick else (100_000, 2_000)
     people = cast.accounts(20)
     writer = Writer("bench")
     client = redis.Redis.from_url(ground.redis_url)

@@ -36,7 +36,7 @@ class Size:
     by_script: int
     kills: int  # of each: writer, gateways, Redis
     pause: float = 0  # seconds before each call of a producer
-    load_pause: float = 0.1  # of a gateway's client: calls through both are made until the end
+    load_pause: float = 0.15  # of a gateway's client: calls through both are made until the end
     short: bool = False  # does not wait for the leases of dead gateways to lapse: their holds are in the proof
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django import template
@@ -18,7 +18,8 @@ from django.utils.translation import gettext, ngettext
 
 from inference.models import Adapter
 from paramstack_site.words import ACTIONS, STAGES, STATES, STATUS, SUBJECTS
-from tenants.models import NANO
+from tenants import costs
+from tenants.models import NANO, Tenant
 from training.models import Source, TrainingRun
 
 register = template.Library()
@@ -279,11 +280,9 @@ def share(part: float, total: float, places: int = 1) -> str:
 
 
 @register.simple_tag
-def month_passed() -> float:
-    """How much of the current UTC month has passed, 0 to 1: budgets are per UTC month."""
-    now = timezone.now().astimezone(UTC)
-    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return (now - first) / ((first + timedelta(32)).replace(day=1) - first)
+def month_passed(tenant: Tenant) -> float:
+    """How much of this month has passed where the tenant is, 0 to 1."""
+    return costs.passed(tenant, costs.this_month(tenant))
 
 
 @register.simple_tag

@@ -19,7 +19,7 @@ BY = ("day", "model", "adapter", "key", "end_user", "price")
 MOST_ROWS = 100_000  # of a back-test by REST; the command reads more
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def summary(request: Any) -> Response:
     """A month's sums: `?month=YYYYMM` (default: this one), `?by=day|model|adapter|key|end_user|price`."""
     tenant: Tenant = request.tenant
@@ -44,20 +44,20 @@ def summary(request: Any) -> Response:
     )
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def statement_list(request: Any) -> Response:
     """The months that have a statement, newest first, with their totals."""
     months = costs.months(request.tenant, most=120)
     return Response([{"month": month, **_plain(row)} for month, row in months.items()])
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def statement(request: Any, month: str) -> Response:
     """The statement of a month, `YYYYMM`."""
     return Response(statements.of(request.tenant, month).plain())
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def usage_csv(request: Any) -> Any:
     """The ledger's rows of a month (`?month=`, `?key=`) as CSV."""
     first, next_ = costs.bounds(_month(request))
@@ -65,7 +65,7 @@ def usage_csv(request: Any) -> Any:
     return stream(request._request, pieces, f"usage-{request.tenant.slug}-{first:%Y%m}.csv")
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def usage_focus(request: Any) -> Any:
     """A month (`?month=`) in the columns of FOCUS 1.2, a line for each day, key, model and price."""
     first, next_ = costs.bounds(_month(request))
@@ -91,7 +91,7 @@ class ProposalSerializer(serializers.Serializer[Any]):
     cached_price = serializers.DecimalField(16, 9, default=None, min_value=0, max_value=10_000)
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def backtest_(request: Any) -> Response:
     """What a proposal would have done to the last `?days=`; without one, the limits and the budget in force."""
     asked = ProposalSerializer(data=request.query_params.dict())

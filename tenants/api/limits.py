@@ -28,13 +28,13 @@ class BudgetSerializer(serializers.Serializer[Any]):
     monthly = Dollars(source="monthly_nano", help_text='dollars a calendar month of the tenant, such as "250.00"')
 
 
-@endpoint(["GET", "PATCH"], write="own", takes={"PATCH": QuotaSerializer}, answers=QuotaSerializer)
+@endpoint(["GET", "PATCH"], read="usage", write="own", takes={"PATCH": QuotaSerializer}, answers=QuotaSerializer)
 def quota(request: Any) -> Response:
     """The tenant's limits; PATCH changes those it names, from the next call on."""
     return _quota(request, None)
 
 
-@endpoint(["GET", "PATCH"], write="keys", takes={"PATCH": QuotaSerializer}, answers=QuotaSerializer)
+@endpoint(["GET", "PATCH"], read="usage", write="keys", takes={"PATCH": QuotaSerializer}, answers=QuotaSerializer)
 def key_quota(request: Any, key_id: str) -> Response:
     """A key's limits, which hold beside the tenant's; PATCH changes those it names."""
     key = keys.find(request, key_id)
@@ -50,7 +50,7 @@ def _quota(request: Any, key: APIKey | None) -> Response:
     return Response(QuotaSerializer(found or Quota()).data)
 
 
-@endpoint(["GET", "PUT"], write="own", takes={"PUT": BudgetSerializer}, answers=BudgetSerializer)
+@endpoint(["GET", "PUT"], read="usage", write="own", takes={"PUT": BudgetSerializer}, answers=BudgetSerializer)
 def budget(request: Any) -> Response:
     """The most that a month may cost, in dollars as decimal text; null: none is set, and no call is admitted."""
     if request.method == "PUT":

@@ -85,6 +85,7 @@ def visible(tenant: Tenant) -> Any:
 
 @endpoint(
     ["GET", "POST"],
+    read="usage",
     write="own",
     takes={"POST": NewPrice},
     lists=PriceSerializer,
@@ -113,7 +114,7 @@ def gpu_price(request: Any) -> Response:
     return Response(PriceSerializer(made).data, status=status.HTTP_201_CREATED)
 
 
-@endpoint(["GET", "PATCH", "DELETE"], write="own", takes={"PATCH": PriceChange}, answers=PriceSerializer)
+@endpoint(["GET", "PATCH", "DELETE"], read="usage", write="own", takes={"PATCH": PriceChange}, answers=PriceSerializer)
 def price(request: Any, pk: int) -> Response:
     """One version. PATCH and DELETE (operator) only while no call can have been billed by it."""
     found = get_object_or_404(visible(request.tenant), pk=pk)

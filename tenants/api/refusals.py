@@ -67,7 +67,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     changes = ChangeSerializer(many=True)
 
 
-@endpoint(["GET"], lists=RefusalCountSerializer, query=Wanted)
+@endpoint(["GET"], read="usage", lists=RefusalCountSerializer, query=Wanted)
 def refusal_list(request: Any) -> Response:
     """Refused calls by minute, key and limit, newest first; `?key=` leaves only one key's."""
     wanted = valid(Wanted, request.query_params)
@@ -77,7 +77,7 @@ def refusal_list(request: Any) -> Response:
     return page(request, rows, RefusalCountSerializer, NEWEST)
 
 
-@endpoint(["GET"], answers=ExplanationSerializer)
+@endpoint(["GET"], read="usage", answers=ExplanationSerializer)
 def refusal(request: Any, decision: str) -> Response:
     """Why a call was refused, and the smallest changes that would have admitted it."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from rest_framework import serializers, status
@@ -58,7 +59,7 @@ def _visible(request: Any) -> QuerySet[Tenant]:
     return rows if request.user.is_superuser else rows.exclude(status=Tenant.Status.CLOSED)
 
 
-@endpoint(["GET", "PATCH"], write="own", takes={"PATCH": TenantChange}, answers=TenantSerializer)
+@endpoint(["GET", "PATCH"], read="usage", write="own", takes={"PATCH": TenantChange}, answers=TenantSerializer)
 def tenant(request: Any) -> Response:
     """GET answers the tenant and its month so far. PATCH changes name or time zone, and for the operator the status."""
     found: Tenant = request.tenant
@@ -73,6 +74,7 @@ def tenant(request: Any) -> Response:
     return Response(TenantSerializer(found).data | {"month": shown})
 
 
+@transaction.atomic
 def _change(found: Tenant, person: User, wanted: dict[str, str]) -> None:
     if name := wanted.get("name"):
         tenancy.rename(found, name, person)

@@ -33,7 +33,7 @@ class Wanted(serializers.Serializer[Any]):
     model = serializers.CharField(max_length=120, required=False, help_text="as it was asked for")
 
 
-@endpoint(["GET"], lists=UsageSerializer, query=Wanted)
+@endpoint(["GET"], read="usage", lists=UsageSerializer, query=Wanted)
 def usage(request: Any) -> Response:
     """Ledger rows, newest first; `?day=`, `?key=`, `?model=` leave only some."""
     return page(request, chosen(request.tenant, valid(Wanted, request.query_params)), UsageSerializer, NEWEST)
@@ -58,7 +58,7 @@ def _within(rows: QuerySet[UsageEvent], days: dict[str, date]) -> QuerySet[Usage
     return rows.filter(occurred_at__gte=f"{first}T00:00:00Z", occurred_at__lt=f"{last}T00:00:00Z")
 
 
-@endpoint(["GET"])
+@endpoint(["GET"], read="usage")
 def receipt(request: Any, request_id: str) -> Response:
     """A ledger row with what proves it: `manage.py verify` checks it offline."""
     if not request.tenant.usage.filter(request_id=request_id).exists():

@@ -72,6 +72,12 @@ def instants(tenant: Tenant, first: date, next_: date) -> tuple[datetime, dateti
     return datetime.combine(first, time(), zone), datetime.combine(next_, time(), zone)
 
 
+def passed(tenant: Tenant, month: str) -> float:
+    """How much of a month has passed where the tenant is, 0 to 1."""
+    start, end = instants(tenant, *bounds(month))
+    return max(0.0, min(1.0, (now(tenant) - start) / (end - start)))
+
+
 def budget(tenant: Tenant) -> int:
     """Nano-dollars a month; 0 without a budget."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -22,6 +23,7 @@ from tenants.models import Tenant, UsageDay, UsageEvent
 
 BOM = "\ufeff"  # tells spreadsheets that the file is UTF-8
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+INSIDE = re.compile(r"(;\s*)(?=[=+\-@])")  # a spreadsheet whose list separator is the semicolon begins a cell there
 ROWS = (
     "request_id", "source", "occurred_at", "day", "status", "key_id", "model", "served", "adapter_digest", "arm",
     "weight_bp", "price_id", "end_user", "input_tokens", "cached_tokens", "output_tokens", "cost_usd",
@@ -49,14 +51,15 @@ def table(head: Sequence[str], lines: Iterable[Cells], bom: bool = False) -> Ite
 
 def safe(text: str) -> str:
     """The text as no spreadsheet takes it for a formula."""
+    text = INSIDE.sub(r"\1'", text)
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def usage(tenant: Tenant, first: date, next_: date, key_id: str = "", bom: bool = False) -> Iterator[str]:
     """Ledger rows of the days [first, next_), corrections among them, newest first, in pieces of many rows."""
     yield (BOM if bom else "") + _text([ROWS])
-    for found in rows.chunks(tenant, first, next_):
-        yield _text(_usage_row(row) for row in found if not key_id or row.key_id == key_id)
+    for found in rows.chunks(tenant, first, next_, key_id):
+        yield _text(map(_usage_row, found))
 
 
 async def in_thread(pieces: Iterator[str]) -> AsyncIterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import Max, Min, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from tenants import costs
@@ -14,6 +14,7 @@ from tenants.models import Tenant, UsageDay, UsageEvent
 from tenants.problems import Refused
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ZONES = timedelta(2)  # a row's day is that of the zone its tenant had then; zones are up to 26 hours apart
 CHUNK = 2_000  # rows that an export reads at once
 
 
@@ -57,18 +58,25 @@ def between(
     tenant: Tenant, first: date, next_: date, place: tuple[datetime, int] | None = None
 ) -> QuerySet[UsageEvent]:
     """All rows of the days [first, next_), those behind `place` only, newest first."""
-    start, end = costs.instants(tenant, first, next_)
-    rows = tenant.usage.filter(occurred_at__gte=start, occurred_at__lt=end).order_by("-occurred_at", "-id")
+    start, end = costs.instants(tenant, first - ZONES, next_ + ZONES)  # for the index
+    rows = tenant.usage.filter(day__gte=first, day__lt=next_, occurred_at__gte=start, occurred_at__lt=end)
+    rows = rows.order_by("-occurred_at", "-id")
     if place:
         at, number = place
         rows = rows.filter(Q(occurred_at__lt=at) | Q(occurred_at=at, id__lt=number), occurred_at__lte=at)
     return rows
 
 
-def chunks(tenant: Tenant, first: date, next_: date, size: int = CHUNK) -> Iterator[list[UsageEvent]]:
-    """All rows of the days [first, next_), newest first, `size` at a time, whatever their number."""
-    place = None
-    while found := list(between(tenant, first, next_, place)[:size]):
+def chunks(tenant: Tenant, first: date, next_: date, key_id: str = "", size: int = CHUNK) -> Iterator[list[UsageEvent]]:
+    """All rows of the days [first, next_), of one key or of all, newest first, `size` at a time, however many."""
+    which, place = {"key": key_id} if key_id else {}, None
+    if key_id:
+        used = UsageDay.objects.filter(tenant=tenant, key_id=key_id, day__gte=first, day__lt=next_)
+        days = used.aggregate(first=Min("day"), last=Max("day"))
+        if days["first"] is None:
+            return
+        first, next_ = days["first"], days["last"] + timedelta(1)
+    while found := list(between(tenant, first, next_, place).filter(**which)[:size]):
         yield found
         if len(found) < size:
             return
@@ -95,11 +103,11 @@ def _far_enough(
 ) -> date:
     """How far back a page of one key's rows must look, by the daily sums: no index is kept by key."""
     last = costs.today(tenant, place[0]) if place else next_
-    used = UsageDay.objects.filter(tenant=tenant, key_id=key_id, day__gte=first, day__lt=next_, day__lte=last)
+    used = UsageDay.objects.filter(tenant=tenant, key_id=key_id, day__gte=first, day__lt=next_, day__lte=last + ZONES)
     reached = 0
     for day, calls in used.values_list("day", "calls").order_by("-day"):
-        if place is None or day < last:
+        if place is None or day < last - ZONES:
             reached += calls
         if reached > size:
-            return max(first, day)
+            return max(first, day - ZONES)
     return first

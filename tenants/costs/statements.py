@@ -1,13 +1,13 @@
 """The monthly statement of a tenant: what was used, at which prices, what was corrected and refused, what proves it.
 
-Its totals are those of UsageMonth, to the nano-dollar, and its parts add up to them. Money leaves as exact decimals.
+Its parts add up to its totals, to the nano-dollar, and both to UsageMonth. Money leaves as exact decimals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from tenants import costs
-from tenants.costs import exports
+from tenants.costs import exports, rows
 from tenants.models import LedgerProof, Price, RefusalCount, Tenant, UsageEvent
 
 CURRENCY = "USD"
@@ -71,17 +71,20 @@ class Statement:
         }
 
 
-def of(tenant: Tenant, month: str, total: dict[str, Any] | None = None) -> Statement:
-    """The statement of a month `YYYYMM`; `total` is its row of `costs.months`, if known. Raises costs.NoSuchMonth.
+def of(tenant: Tenant, month: str, late: int | None = None) -> Statement:
+    """The statement of a month `YYYYMM`. Its total is added up from its parts, which are one reading of the daily
+    sums: they agree while the writer books on. Raises costs.NoSuchMonth.
 
-    `booked_late` is the part of the total that reached the budget's counter only afterwards: corrections and calls
-    whose hold was lost.
+    `late`, `booked_late` of the statement, is the part of the total that reached the budget's counter only afterwards:
+    corrections and calls whose hold was lost.
     """
     start, end = costs.instants(tenant, *costs.bounds(month))
-    total = costs.months(tenant, only=month).get(month, costs.NOTHING | {"corrected": 0}) if total is None else total
+    if late is None:
+        late = costs.months(tenant, only=month).get(month, {"corrected": 0})["corrected"]
     parts = costs.parts(tenant, month)
+    total = {name: sum(row[name] for row in parts["by_price"]) for name in costs.NOTHING}
     used = [row["price_id"] for row in parts["by_price"]]
-    corrections = _corrections(tenant, start, end)
+    corrections = _corrections(tenant, *costs.bounds(month))
     return Statement(
         tenant=tenant,
         month=month,
@@ -89,7 +92,7 @@ def of(tenant: Tenant, month: str, total: dict[str, Any] | None = None) -> State
         end=end,
         made_at=timezone.now().astimezone(UTC),
         total=total,
-        booked_late=total["corrected"],
+        booked_late=late,
         parts=parts,
         prices=list(Price.objects.filter(pk__in=used)),
         corrections=corrections[:MOST_CORRECTIONS],
@@ -134,10 +137,10 @@ def _price(price: Price) -> dict[str, Any]:
     }
 
 
-def _corrections(tenant: Tenant, start: datetime, end: datetime) -> list[UsageEvent]:
+def _corrections(tenant: Tenant, first: date, next_: date) -> list[UsageEvent]:
     """The month's correction rows, newest first, one more than a statement names if there are that many."""
-    rows = tenant.usage.filter(source=UsageEvent.Source.ADJUSTMENT, occurred_at__gte=start, occurred_at__lt=end)
-    return list(rows.order_by("-occurred_at", "-id")[: MOST_CORRECTIONS + 1])
+    found = rows.between(tenant, first, next_).filter(source=UsageEvent.Source.ADJUSTMENT)
+    return list(found[: MOST_CORRECTIONS + 1])
 
 
 def _correction(row: UsageEvent) -> dict[str, Any]:
@@ -149,8 +152,8 @@ def _correction(row: UsageEvent) -> dict[str, Any]:
 def _refused(tenant: Tenant, start: datetime, end: datetime) -> list[dict[str, Any]]:
     """[{limit, calls}], most first."""
     counted = RefusalCount.objects.filter(tenant=tenant, minute__gte=start, minute__lt=end)
-    rows = counted.values("limit").annotate(calls=Sum("count")).order_by("-calls", "limit")
-    return [{"limit": row["limit"], "calls": row["calls"]} for row in rows]
+    found = counted.values("limit").annotate(calls=Sum("count")).order_by("-calls", "limit")
+    return [{"limit": row["limit"], "calls": row["calls"]} for row in found]
 
 
 def _proof(proof: LedgerProof | None) -> dict[str, Any] | None:

@@ -190,7 +190,7 @@ class Webhook(models.Model):
 
 
 class BudgetAlert(models.Model):
-    """A month's spend passed a share of the budget. One row a tenant, month and share; then it is delivered."""
+    """A month's spend passed a share of the budget. One row a tenant, month, budget and share; then it is delivered."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budget_alerts")
     month = models.CharField(max_length=6)
@@ -205,7 +205,9 @@ class BudgetAlert(models.Model):
     problem = models.CharField(max_length=300, blank=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "month", "percent"], name="one_budget_alert")]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "month", "budget_nano", "percent"], name="one_budget_alert")
+        ]
         ordering = ["-raised_at"]
 
     def __str__(self) -> str:

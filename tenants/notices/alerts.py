@@ -7,14 +7,15 @@ on its attempts and lies fallow until `due_at`, longer than any attempt takes: t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.db.models import F, Q
 from django.utils import timezone
 
-from tenants.models import NANO, Budget, BudgetAlert
+from tenants.models import NANO, Budget, BudgetAlert, UsageMonth
 from tenants.notices import mail, webhooks
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def check(spent: Mapping[tuple[str, str], int]) -> None:
     """Rows for the shares that `spent`, by (tenant id, YYYYMM) in nano-dollars, has reached and that have none yet.
 
     One query, and two more when a share is passed. Of no budget and of a budget of 0 there are no shares. A budget
-    that is lowered makes the next call pass shares; one that is raised takes none back.
+    that is changed has shares of its own; what was said of the old one is not taken back.
     """
     tenants: set[Any] = {tenant for tenant, _month in spent}
     budgets = dict(Budget.objects.filter(tenant__in=tenants, monthly_nano__gt=0).values_list("tenant", "monthly_nano"))
@@ -41,13 +42,31 @@ def check(spent: Mapping[tuple[str, str], int]) -> None:
         _raise(reached)
 
 
+def exhausted(tenants: Collection[str], at: datetime) -> None:
+    """Of these tenants calls were refused for the budget: once 80 % is spent, that is the 100 % alert.
+
+    Admission refuses what a call could cost, so that spend itself stays below the budget.
+    """
+    which: Any = tenants
+    found = Budget.objects.filter(tenant__in=which, monthly_nano__gt=0).select_related("tenant")
+    reached = []
+    for budget in found:
+        month = f"{at.astimezone(ZoneInfo(budget.tenant.time_zone)):%Y%m}"
+        row = UsageMonth.objects.filter(tenant=budget.tenant, month=month).first()
+        if row and row.cost_nano * 100 >= budget.monthly_nano * SHARES[-2]:
+            reached.append((str(budget.tenant_id), month, SHARES[-1], row.cost_nano, budget.monthly_nano))
+    if reached:
+        _raise(reached)
+
+
 def _raise(reached: list[tuple[str, str, int, int, int]]) -> None:
     which = Q(tenant__in={tenant for tenant, *_ in reached}, month__in={month for _, month, *_ in reached})
-    told = {(str(t), m, p) for t, m, p in BudgetAlert.objects.filter(which).values_list("tenant", "month", "percent")}
+    rows = BudgetAlert.objects.filter(which).values_list("tenant", "month", "percent", "budget_nano")
+    told = {(str(tenant), *rest) for tenant, *rest in rows}
     fresh = [
         BudgetAlert(tenant_id=tenant, month=month, percent=percent, spent_nano=nano, budget_nano=budget)
         for tenant, month, percent, nano, budget in reached
-        if (tenant, month, percent) not in told
+        if (tenant, month, percent, budget) not in told
     ]
     if fresh:
         BudgetAlert.objects.bulk_create(fresh, ignore_conflicts=True)

@@ -37,7 +37,14 @@ class BadAddress(ValueError):
 
 
 class Failed(Exception):
-    """The POST was not taken. The text says why, without anything of the answer's body."""
+    """The POST was not taken. The text says why, without anything of the answer's body.
+
+    `reason`: name, time, certificate, reach or status, with what it is about in `fact`.
+    """
+
+    def __init__(self, text: str, reason: str = "", fact: str = "") -> None:
+        super().__init__(text)
+        self.reason, self.fact = reason, fact
 
 
 def public(address: str) -> bool:
@@ -89,7 +96,8 @@ def resolve(host: str, port: int) -> list[str]:
     asking.join(STEP_SECONDS)
     addresses = list(found)
     if not addresses:
-        raise Failed(f"{host} has no address" if failed else f"the name server did not answer for {host}")
+        text = f"{host} has no address" if failed else f"the name server did not answer for {host}"
+        raise Failed(text, "name", host)
     if private := [address for address in addresses if not public(address)]:
         raise BadAddress("private", f"{host} is at {private[0]}, which is not of the public internet")
     return addresses
@@ -104,14 +112,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
             connection.request("POST", target, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(_why(error, late)) from error
+            raise _why(error, late) from error
         if late:  # in the middle of the headers, which then look complete
-            raise Failed(_why(None, late))
+            raise _why(None, late)
         status = response.status
         with contextlib.suppress(OSError, http.client.HTTPException):  # the status has been said
             response.read(LONGEST_ANSWER)
     if not 200 <= status < 300:
-        raise Failed(f"it answered {status}{', and redirects are not followed' if 300 <= status < 400 else ''}")
+        text = f"it answered {status}{', and redirects are not followed' if 300 <= status < 400 else ''}"
+        raise Failed(text, "status", str(status))
     return status
 
 
@@ -144,7 +153,7 @@ def _connected(host: str, port: int, addresses: list[str]) -> _Pinned:
         except OSError as error:  # ssl's errors are OSErrors
             connection.close()
             last = error
-    raise Failed(_why(last, [])) from last
+    raise _why(last, []) from last
 
 
 @contextlib.contextmanager
@@ -166,12 +175,14 @@ def _deadline(connection: http.client.HTTPConnection) -> Iterator[list[bool]]:
         timer.cancel()
 
 
-def _why(error: Exception | None, late: list[bool]) -> str:
+def _why(error: Exception | None, late: list[bool]) -> Failed:
     if late or isinstance(error, TimeoutError):
-        return "it did not answer in time"
+        return Failed("it did not answer in time", "time", f"{TOTAL_SECONDS:g}")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate does not hold: {error.verify_message}"
-    return f"it cannot be reached: {error or 'no connection'}"
+        text = error.verify_message
+        return Failed(f"its certificate does not hold: {text}", "certificate", text)
+    told = str(error or "no connection")
+    return Failed(f"it cannot be reached: {told}", "reach", told)
 
 
 def _local(host: str) -> bool:

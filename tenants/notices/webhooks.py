@@ -17,6 +17,7 @@ import orjson
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from attestation import vault
 from tenants import audit
@@ -38,6 +39,15 @@ class BadWebhook(Refused):
 class NoWebhook(Refused):
     def __init__(self) -> None:
         super().__init__(_("This tenant has no webhook. Set its address first."))
+
+
+FAILED = {
+    "name": gettext_lazy("%(fact)s has no address. Check how the name is written."),
+    "time": gettext_lazy("It did not answer within %(fact)s s. Let it answer first and work afterwards."),
+    "certificate": gettext_lazy("Its certificate does not hold (%(fact)s). Renew it, or write its own name."),
+    "reach": gettext_lazy("It cannot be reached (%(fact)s). Check that it is open to the internet."),
+    "status": gettext_lazy("It answered %(fact)s, not 2xx. Redirects are not followed: give the last address."),
+}
 
 
 class NotDelivered(Exception):
@@ -102,7 +112,7 @@ def send(webhook: Webhook, message_id: str, body: dict[str, Any]) -> int:
     except outbound.BadAddress as error:
         raise NotDelivered(_sentence(error)) from error
     except outbound.Failed as error:
-        raise NotDelivered(str(error)) from error
+        raise NotDelivered(FAILED[error.reason] % {"fact": error.fact} if error.reason else str(error)) from error
 
 
 def sign(secret: bytes, message_id: str, at: int, body: bytes) -> str:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from tenants import metering
 from tenants.models import APIKey, RefusalCount, Tenant
+from tenants.notices import alerts
 
 if TYPE_CHECKING:
     import redis
@@ -44,6 +45,10 @@ def collect(client: redis.Redis) -> int:
         update_fields=["count"],
         batch_size=500,
     )
+    latest = max((minute for minute, *_ in counted), default=0)
+    spent = {tenant for _minute, tenant, _key, limit in counted if limit == "budget"}
+    if spent:
+        alerts.exhausted(spent, datetime.fromtimestamp(latest * 60, UTC))
     client.delete(*finished)
     return len(rows)
 

@@ -1,7 +1,8 @@
 """The guard of every REST view of the product.
 
 A caller is a person (session) or an API key: the scope `manage` may do what an engineer may, the scope `usage` may
-read. Addresses are `/api/v1/t/<slug>/...`; a stranger, person or key, gets 404.
+read what was used, what it cost and what limits it. Addresses are `/api/v1/t/<slug>/...`; a stranger, person or key,
+gets 404.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tenants.rest import idempotency
 from tenants.rest.paging import MOST_ROWS, page
 
 __all__ = ["MOST_ROWS", "Dollars", "View", "endpoint", "enter", "key_role", "operate", "page", "platform", "valid"]
-SCOPE_ROLES = {"manage": "engineer", "usage": "auditor"}
+SCOPE_ROLES = {"manage": "engineer", "usage": "usage"}
 View = Callable[..., Response]
 
 

@@ -19,7 +19,8 @@ OWNED = [
     ("put", "budget/", {"monthly": "1"}),
     ("post", "invitations/", {"email": "a@example.com", "role": "auditor"}),
 ]
-READ = ["", "quota/", "budget/", "members/", "invitations/", "prices/", "keys/", "usage/"]
+READ = {"": 200, "quota/": 200, "budget/": 200, "prices/": 200, "usage/": 200, "refusals/": 200, "usage/summary/": 200}
+READ |= {"members/": 403, "invitations/": 403, "keys/": 403, "datasets/": 403, "pairs/": 403}  # by a key of scope usage
 
 
 @pytest.mark.parametrize(("verb", "address", "body"), OWNED)
@@ -41,9 +42,17 @@ def test_an_owner_and_the_operator_change_it_and_nobody_else(cast, verb, address
 def test_each_role_reads(cast, address):
     for role in ROLES:
         assert client(getattr(cast, role)).get(ACME + address).status_code == 200
-    assert by_key(cast.acme, "usage").get(ACME + address).status_code == 200
+    assert by_key(cast.acme, "manage").get(ACME + address).status_code == 200
+    assert by_key(cast.acme, "usage").get(ACME + address).status_code == READ[address]
     for stranger in (client(cast.outsider), by_key(cast.globex, "manage"), by_key(cast.acme, "inference")):
         is_problem(stranger.get(ACME + address), 404)
+
+
+def test_a_tenant_is_changed_as_a_whole_or_not_at_all(cast):
+    is_problem(client(cast.owner).patch(ACME, {"name": "Yeni", "time_zone": "Mars/Olympus"}), 422)
+    cast.acme.refresh_from_db()
+    assert cast.acme.name == "Acme"
+    assert not AuditEntry.objects.exists()
 
 
 def test_an_address_that_is_none_is_a_problem_too(cast):

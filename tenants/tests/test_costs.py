@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tenants import costs, keys
 from tenants.costs import charts, forecasts, rows, savings
-from tenants.models import NANO, APIKey, Price, UsageEvent
+from tenants.models import NANO, APIKey, Price, UsageEvent, UsageMonth
 from tenants.tests import usage
 
 SUMMED = ("input_tokens", "cached_tokens", "output_tokens")
@@ -329,6 +329,15 @@ def test_odd_addresses_answer_with_a_page(booked, client):
     for query in ("?month=nope", "?month=202613", "?month=201001", "?day=2026-99-99", "?key=x&after=x", "?after=1-1"):
         for name in PAGES:
             assert client.get(reverse(name, args=["acme"]) + query).status_code == 200
+
+
+def test_a_month_older_than_the_picker_reaches_has_its_figures(cast, client, redis_url):
+    for number in range(1, 15):
+        month = f"{2024 + number // 13}{(number - 1) % 12 + 1:02d}"
+        UsageMonth.objects.create(tenant=cast.acme, month=month, cost_nano=number * NANO)
+    client.force_login(cast.owner)
+    page = client.get(reverse("usage", args=["acme"]) + "?month=202401")
+    assert page.context["month"]["spent"] == NANO
 
 
 def test_rows_are_filtered_by_the_day_where_the_tenant_is(cast, client, redis_url):

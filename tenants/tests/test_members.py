@@ -94,6 +94,17 @@ def test_one_open_invitation_an_address(cast):
         invite(cast, "a@example.com", "king")
 
 
+@pytest.mark.parametrize("leaving", [members.remove, lambda member, actor: members.set_role(member, "auditor", actor)])
+def test_who_is_owner_no_more_does_not_come_back_by_an_own_invitation(cast, leaving):
+    second = members.add(cast.acme, cast.outsider, "owner", cast.owner)
+    _, own = members.invite(cast.acme, "me@example.com", "owner", cast.outsider)
+    _, other = members.invite(cast.acme, "you@example.com", "auditor", cast.owner)
+    leaving(second, cast.owner)
+    with pytest.raises(members.NotOpen, match="withdrawn"):
+        members.find(own)
+    assert members.find(other)
+
+
 def test_the_last_owner_stays_one(cast):
     owner = Member.objects.get(tenant=cast.acme, role="owner")
     with pytest.raises(members.LastOwner):

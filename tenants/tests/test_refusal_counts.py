@@ -11,7 +11,7 @@ import redis
 from django.utils import timezone
 
 from tenants import keys, metering, refusals
-from tenants.models import RefusalCount
+from tenants.models import BudgetAlert, RefusalCount, UsageMonth
 from tenants.refusals import tally
 
 
@@ -52,6 +52,21 @@ def test_finished_minutes_are_moved_and_twice_is_once(client, cast, key):
     client.hset(f"{metering.REFUSED}{this - 2}", mapping=kept)  # as if it had died before it deleted them
     assert refusals.collect(client) == 1
     assert RefusalCount.objects.get(limit="requests_per_minute").count == 8
+
+
+def test_a_budget_that_refuses_is_an_alert_once_most_of_it_is_spent(client, cast, key):
+    month = f"{timezone.now().astimezone(ZoneInfo(cast.acme.time_zone)):%Y%m}"
+    spent = UsageMonth.objects.create(tenant=cast.acme, month=month, cost_nano=79_000_000_000)
+    refuse(client, minute(client) - 1, cast.acme, key.pk, 11, 4)
+    tally.collect(client)
+    assert not BudgetAlert.objects.exists()  # one dear call is not the end of the budget
+    UsageMonth.objects.filter(pk=spent.pk).update(cost_nano=99_900_000_000)
+    for _twice in range(2):
+        refuse(client, minute(client) - 1, cast.acme, key.pk, 11, 4)
+        refuse(client, minute(client) - 1, cast.acme, key.pk, 2, 4)
+        tally.collect(client)
+    alert = BudgetAlert.objects.get()
+    assert (alert.tenant, alert.percent, alert.spent_nano) == (cast.acme, 100, 99_900_000_000)
 
 
 def test_what_names_nobody_is_dropped(client, cast, key):

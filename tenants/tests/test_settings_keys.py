@@ -192,6 +192,17 @@ def test_a_key_has_limits_of_its_own_that_change_and_go(client, cast, key):
     assert wrong.status_code == 422
     assert 'value="-5"' in wrong.text
     assert Quota.objects.get(key=key).tokens_per_minute == 100
+    strong, _ = keys.create(cast.acme, "strong", cast.owner, ["manage"])
+    assert client.post(page("key_limits", strong.pk), {"tokens_per_minute": "1"}).status_code == 403
+    assert not Quota.objects.filter(key=strong).exists()
+
+
+def test_a_day_after_the_calendars_last_keeps_what_was_typed(client, cast):
+    client.force_login(cast.owner)
+    answer = client.post(page("key_create"), NEW | {"expires_at": "9999-12-31"})
+    assert answer.status_code == 422
+    assert "Choose an earlier day" in answer.text
+    assert 'value="9999-12-31"' in answer.text
 
 
 def test_its_use_this_month_is_its_own(client, cast, key):

@@ -26,7 +26,7 @@ def usage(request: access.Request) -> HttpResponse:
     tenant: Tenant = request.tenant
     months = costs.months(tenant)
     month = picked(request, tenant)
-    figures = months.get(month, costs.NOTHING | {"tokens": 0}) | {"budget": costs.budget(tenant)}
+    figures = (months.get(month) or costs.month(tenant, month)) | {"budget": costs.budget(tenant)}
     prices = savings.ordered(Price.objects.exclude(kind=Price.Kind.LIST))
     price = _reference(prices, request.GET.get("price", ""))
     context = {

@@ -163,6 +163,8 @@ def _key(request: access.Request, key_id: str) -> APIKey:
 @access.requires("keys")
 def key_limits(request: access.Request, key_id: str) -> HttpResponse:
     found = _key(request, key_id)
+    if not access.grants(request.role, found.scopes):
+        raise PermissionDenied
     form = forms.Limits(request.POST)
     try:
         if not form.is_valid():

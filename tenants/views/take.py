@@ -42,7 +42,7 @@ def statement(request: access.Request) -> HttpResponse:
     tenant: Tenant = request.tenant
     month = cost.picked(request, tenant)
     months = costs.months(tenant)
-    found = statements.of(tenant, month, months.get(month))
+    found = statements.of(tenant, month, months.get(month, {"corrected": None})["corrected"])
     context = cost.picker(tenant, months, month) | {
         "statement": found,
         "by_model": [(row, row["model"], row["served"]) for row in found.parts["by_model"]],
@@ -80,7 +80,7 @@ def usage_tenants(request: access.Request) -> HttpResponse:
         "total": total,
         "saving": savings.of(total, price) if price else None,
         "proof": proof,
-        "passed": _passed(request.tenant, month),
+        "passed": costs.passed(request.tenant, month),
     }
     return render(request, "tenants/usage_tenants.html", context)
 
@@ -90,9 +90,3 @@ def stream(request: Any, pieces: Iterator[str], name: str) -> HttpResponseBase:
     body: Any = exports.in_thread(pieces) if isinstance(request, ASGIRequest) else pieces
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
     return StreamingHttpResponse(body, content_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _passed(tenant: Tenant, month: str) -> float:
-    """How much of the month has passed, 0 to 1."""
-    start, end = costs.instants(tenant, *costs.bounds(month))
-    return max(0.0, min(1.0, (costs.now(tenant) - start) / (end - start)))
