@@ -57,6 +57,7 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.param = status, code, message, param
         self.wait_us, self.decision = wait_us or retry_after * 1_000_000, decision
+        self.also: dict[str, str] = {}  # headers that any answer to this call would carry
 
     def body(self, request_id: str) -> dict[str, Any]:
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
@@ -68,7 +69,7 @@ class Refusal(Exception):
 
     def headers(self) -> dict[str, str]:
         """What client libraries go by: RFC 9110's Retry-After and OpenAI's own two."""
-        found = {"x-paramstack-decision": self.decision} if self.decision else {}
+        found = self.also | ({"x-paramstack-decision": self.decision} if self.decision else {})
         if self.wait_us < 0:
             found["x-should-retry"] = "false"
         elif self.wait_us:
@@ -175,6 +176,8 @@ def usage_of(usage: Any) -> tuple[int, int, int] | None:
     """(input, output, cached input) tokens of an engine's report; None if it is none that can be believed."""
     if not isinstance(usage, dict):
         return None
+    if type(usage.get("prompt_tokens")) is not int:
+        return None  # a report without its counts would make an answer free
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     found = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)

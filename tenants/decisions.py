@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tenants.metering import REFUSERS, Event, Refusal, Verdict
 
 PREFIX, VERSION = "dec_", 1
-LONGEST = 400  # characters
+LONGEST = 600  # characters; all limits at their highest need 500
 CODES = (
     "rate_limit_exceeded",
     "tokens_exceed_limit",  # the call needs more than the limit: it never passes
@@ -30,7 +30,7 @@ NAMES = ("", *dict.fromkeys(name for _, name in REFUSERS.values()), "allowed_mod
 _TAG = 16  # bytes
 _BODY = (LONGEST - len(PREFIX)) // 4 * 3 - _TAG  # bytes at most
 _MOST = 2**56 - 1  # eight bytes of LEB128; money and microseconds stay far below
-_TEXT = re.compile(PREFIX + r"[A-Za-z0-9_-]{20,396}", re.ASCII)
+_TEXT = re.compile(PREFIX + r"[A-Za-z0-9_-]{20,596}", re.ASCII)
 
 
 class NotADecision(ValueError):

@@ -115,7 +115,7 @@ def used(limits: Sequence[int | None], rates: Sequence[str | None], now_us: int,
             found.append(None)
             continue
         begun = limit * period if at is None else int(level or 0)
-        drained = min(max(now_us - (since_us if at is None else at), 0), period) * limit
+        drained = max(now_us - (since_us if at is None else at), 0) * limit
         found.append(-(-max(0, begun - drained) // period))
     return found
 

@@ -218,7 +218,7 @@ def hold_row(event: Event, at_us: int, hold_nano: int, tokens: int, sent: tuple[
 
 
 def bury(request_id: str) -> Packed:
-    return [HOLDS, LEASES, DEAD_STREAM], [request_id]
+    return [HOLDS, LEASES, DEAD_STREAM, OPEN, MONTH], [request_id]
 
 
 def confirm(mark: str, entry: str, differences: Iterable[tuple[str, str, str, int, str]]) -> Packed:
@@ -266,14 +266,19 @@ def verdict(reply: Sequence[Any]) -> Verdict:
     numbers = [int(part) for part in rest]
     at_us, sequence = numbers[:2]
     if word == "ok":
-        requests, tokens = (Window(*three) if three[0] >= 0 else None for three in (numbers[2:5], numbers[5:8]))
-        return Verdict("", at_us, sequence, requests, tokens)
+        return Verdict("", at_us, sequence, *_windows(numbers[2:8]))
     if word != "refused":
         return Verdict(word, at_us, sequence)
     scope, name = REFUSERS[numbers[2]]
-    refusals = tuple(_refusal(*numbers[at : at + 7]) for at in range(7, len(numbers), 7))
     limit, value, need, wait_us = numbers[3:7]
-    return Verdict(word, at_us, sequence, None, None, scope, name, limit, value, need, wait_us, refusals)
+    refusals = tuple(_refusal(*numbers[at : at + 7]) for at in range(13, len(numbers), 7))
+    return Verdict(word, at_us, sequence, *_windows(numbers[7:13]), scope, name, limit, value, need, wait_us, refusals)
+
+
+def _windows(six: Sequence[int]) -> tuple[Window | None, Window | None]:
+    """Of requests and of tokens; None where there is no limit."""
+    requests, tokens = (Window(*three) if three[0] >= 0 else None for three in (six[:3], six[3:]))
+    return requests, tokens
 
 
 def _refusal(number: int, limit: int, value: int, need: int, wait_us: int, used: int, drained_us: int) -> Refusal:

@@ -107,6 +107,9 @@ class Open:
     def progress(self) -> tuple[int, int, int]:
         return 0, 0, 0
 
+    def stop(self, reason: str) -> None:
+        raise AssertionError(f"a call was ended: {reason}")
+
 
 async def heedless(now: int, epochs: Mapping[str, int]) -> None:
     """For `Counters`: what a renewal tells is nothing to the bench's own callers."""

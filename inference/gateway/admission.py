@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 SETTLE_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts that an answer waits for
 TICK = 1.0  # seconds between looks at what is booked, what was rebuilt and what could not be delivered
 LONGEST_PAUSE = 2.0  # seconds between looks while Redis does not answer; the ledger's writer waits longer (`GRACE`)
+MOST_KEPT = metering.LONGEST_STREAM + 50_000  # events and open calls borne in mind; with more nobody is admitted
 CHUNK = 1000  # calls renewed by one command, events sent again in one pipeline
 STATE = ("mark", "sequence", "booked")
 INSTALLATION = 32  # characters of a mark that stay when counters are rebuilt
@@ -40,6 +42,7 @@ class Counters:
         self._kept: dict[str, Kept] = {}
         self._mark, self._seen, self._lost = "", 0, False
         self._forgotten = ""  # the mark of which a settlement has shown that steps are gone
+        self._renew_at = 0.0  # monotonic
         self._server, self._era = "", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
@@ -70,6 +73,8 @@ class Counters:
     async def admit(self, call: OpenCall) -> Verdict:
         """Takes the hold or says why not; raises Unavailable."""
         event, terms = call.event, call.terms
+        if len(self._kept) + len(self._open) >= MOST_KEPT:
+            return Verdict("backlog", 0, 0)
         seen = self._seen if terms.mark == self._mark else 0
         asked = self._pipe.run(metering.ADMIT, metering.admit(event, terms, call.hold_nano, call.tokens, seen))
         try:
@@ -87,8 +92,6 @@ class Counters:
     async def settle(self, event: Event) -> None:
         """Sends the event, and if Redis does not take it goes on sending it after this has returned."""
         self._open.pop(event.request_id, None)
-        while len(self._kept) >= metering.LONGEST_STREAM:
-            self._kept.pop(next(iter(self._kept)))
         kept = self._kept[event.request_id] = Kept(event)
         for pause in (*SETTLE_PAUSES, 0.0):
             try:
@@ -140,21 +143,21 @@ class Counters:
 
     async def _keep(self) -> None:
         """For as long as the gateway lives."""
-        pause, renew_at = TICK, time.monotonic() + metering.RENEW_SECONDS
+        pause, self._renew_at = TICK, time.monotonic() + metering.RENEW_SECONDS
         with contextlib.suppress(Unavailable):
             await self._look()
         while True:
-            await asyncio.sleep(min(pause, max(0.01, renew_at - time.monotonic())))
+            await asyncio.sleep(min(pause, max(0.01, self._renew_at - time.monotonic())))
             try:
-                if time.monotonic() >= renew_at:
+                if time.monotonic() >= self._renew_at:
                     await self._renew()
-                    renew_at = time.monotonic() + metering.RENEW_SECONDS
+                    self._renew_at = time.monotonic() + metering.RENEW_SECONDS
                 await self._look()
                 await self._resend()
                 pause = TICK
             except Unavailable:
                 pause = min(pause * 2, LONGEST_PAUSE)
-                renew_at = max(renew_at, time.monotonic() + pause)
+                self._renew_at = max(self._renew_at, time.monotonic() + pause)
             except Exception:
                 log.exception("Renewals go on.")
 
@@ -165,13 +168,28 @@ class Counters:
             return
         tenants = list({call.event.tenant for call in calls})
         sent = [(call.event.request_id, *call.progress()) for call in calls]
-        clock, epochs, *_ = await asyncio.gather(
+        clock, epochs, *found = await asyncio.gather(
             self._pipe.ask("TIME"),
             self._pipe.ask("HMGET", metering.EPOCHS, *tenants),
             *(self._pipe.run(metering.RENEW, metering.renew(chunk)) for chunk in _chunks(sent)),
         )
         known = {tenant: int(epoch or 0) for tenant, epoch in zip(tenants, epochs, strict=True)}
         self._pipe.spawn(self._renewed(_us(clock), known))
+        held = itertools.chain.from_iterable(found)
+        await self._end_unheld([row for row, there in zip(sent, held, strict=True) if not int(there)])
+
+    async def _end_unheld(self, sent: list[tuple[str, int, int, int]]) -> None:
+        """Ends open calls that no hold stands for any more: what they go on to cost is in nobody's budget."""
+        if not sent:
+            return
+        await self._look()  # a Redis that lost its counters gets them back, and they are held again
+        again = await asyncio.gather(
+            *(self._pipe.run(metering.RENEW, metering.renew(chunk)) for chunk in _chunks(sent)),
+        )
+        for (request_id, *_), there in zip(sent, itertools.chain.from_iterable(again), strict=True):
+            if not int(there) and request_id in self._open:
+                log.error("%s has lost its hold and ends.", request_id)
+                self._open[request_id][0].stop("hold_lost")
 
     async def _look(self) -> None:
         """Did Redis start anew, were counters lost or rebuilt? Then everything goes again. What is booked is let go."""
@@ -181,6 +199,7 @@ class Counters:
         mark, sequence, booked = ((part or b"").decode() for part in state)
         if self._server not in ("", server["run_id"]):  # it may have come back without what it wrote last
             self._doubt()
+            self._renew_at = 0.0
         self._server = server["run_id"]
         if mark and mark == known and int(sequence or 0) < seen:
             await self._unmark(mark)

@@ -128,9 +128,11 @@ class Gateway:
                     await answer.json(200, body, headers)
         except Blocked as block:
             await call.settle(settle, "blocked", block.rule, free=True)
+            block.also = headers
             raise
         except Refusal as refusal:
             await call.settle(settle, "aborted", refusal.code, free=True)
+            refusal.also = headers
             raise
         finally:
             await call.settle(settle, "aborted", "interrupted")

@@ -35,10 +35,11 @@ class Stopped(Exception):
 class Meter:
     """What the answers turned out to be; usage as the engine reports it, else counted."""
 
-    __slots__ = ("answers", "deltas", "first", "started", "usage")
+    __slots__ = ("answers", "deltas", "first", "most", "started", "usage")
 
-    def __init__(self, answers: int) -> None:
-        self.started, self.first = time.monotonic(), 0.0
+    def __init__(self, answers: int, most: int = protocol.MOST_REPORTED) -> None:
+        """For so many answers, which together have `most` tokens at most."""
+        self.started, self.first, self.most = time.monotonic(), 0.0, most
         self.answers = [hashlib.sha256() for _ in range(answers)]
         self.deltas = 0
         self.usage: tuple[int, int, int] | None = None
@@ -56,7 +57,9 @@ class Meter:
 
     def tokens(self, size: int) -> tuple[int, int, int]:
         """(input, output, cached input). A call that ended before anything was produced counts nothing."""
-        return self.usage or ((-(-size // BYTES_PER_TOKEN), self.deltas, 0) if self.deltas else (0, 0, 0))
+        return self.usage or (
+            (-(-size // BYTES_PER_TOKEN), min(self.deltas, self.most), 0) if self.deltas else (0, 0, 0)
+        )
 
     @property
     def digest(self) -> str:
@@ -86,8 +89,11 @@ class Call:
         self.max_tokens = request.max_tokens or target.longest_answer(key.default_max_tokens, request.input_bound)
         answers = request.n * self.max_tokens
         self.tokens = request.input_bound + answers
-        self.hold_nano = target.cost(request.input_bound, answers)
-        self.meter = Meter(request.n)
+        bound = request.input_bound
+        self.hold_nano = max(
+            target.cost(bound, answers), target.cost(bound, answers, bound)
+        )  # read from a cache or not
+        self.meter = Meter(request.n, answers)
         self.response: aiohttp.ClientResponse | None = None
         self.at_us = 0
         self.stopped, self.settled = "", False

@@ -18,6 +18,9 @@ class OpenCall(Protocol):
     def progress(self) -> tuple[int, int, int]:
         """Input tokens, output tokens, nano-dollars, so far."""
 
+    def stop(self, reason: str) -> None:
+        """Ends it before its time; it still settles."""
+
 
 class Kept:
     """An event on its way to the ledger; `place` in the stream is None while it is not delivered."""

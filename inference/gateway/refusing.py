@@ -26,6 +26,7 @@ STOPPED = {
     "key_revoked": "The key was revoked while this call was answered. What was produced until then is charged.",
     "key_expired": "The key expired while this call was answered. What was produced until then is charged.",
     "key_suspended": "The organisation was suspended during this call. What was produced until then is charged.",
+    "hold_lost": "This gateway lost the hold of the call. What was produced until then is charged. Send it again.",
     "model_not_allowed": "The key lost this model while it answered. What was produced until then is charged.",
 }
 
@@ -50,7 +51,8 @@ def no_key(ended: str = "") -> Refusal:
 
 def stopped(reason: str) -> Refusal:
     """What the last event of a stream says that was ended."""
-    return Refusal(401 if reason.startswith("key") else 403, reason, STOPPED[reason])
+    status = 503 if reason == "hold_lost" else 401 if reason.startswith("key") else 403
+    return Refusal(status, reason, STOPPED[reason])
 
 
 def too_many_unknown(wait: float) -> Refusal:
@@ -70,7 +72,9 @@ def unknown_model(model: str) -> Refusal:
 
 def over(verdict: Verdict, decision: str, code: str) -> Refusal:
     """429 of a verdict that refused."""
-    return Refusal(429, code, _sentence(verdict, code), wait_us=verdict.wait_us, decision=decision)
+    refusal = Refusal(429, code, _sentence(verdict, code), wait_us=verdict.wait_us, decision=decision)
+    refusal.also = windows(verdict)
+    return refusal
 
 
 def _sentence(verdict: Verdict, code: str) -> str:
@@ -101,7 +105,7 @@ def dollars(nano: int) -> str:
 
 
 def windows(verdict: Verdict) -> dict[str, str]:
-    """The headers of an admitted call as OpenAI writes them: x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
+    """The headers of a call that met its limits: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as OpenAI's."""
     found: dict[str, str] = {}
     for name, window in (("requests", verdict.requests), ("tokens", verdict.tokens)):
         if window:

@@ -30,6 +30,7 @@ class Asked:
     hold_nano: int = 5
     tokens: int = 10
     sent: tuple[int, int, int] = (0, 0, 0)
+    stopped: str = ""
     event: Event = field(init=False)
     terms: Terms = field(init=False)
 
@@ -39,6 +40,9 @@ class Asked:
 
     def progress(self):
         return self.sent
+
+    def stop(self, reason):
+        self.stopped = reason
 
 
 class Weak(Pipeline):
@@ -193,6 +197,28 @@ async def test_an_event_is_kept_until_it_is_booked(client, counters):
     await until(lambda: set(counters._kept) == {"req_2"})
     await client.hset(metering.STATE, "booked", second)
     await until(lambda: not counters._kept)
+
+
+async def test_a_call_whose_hold_is_gone_ends_and_one_that_can_be_held_again_goes_on(client, counters):
+    one, other = Asked(1), Asked(2)
+    for call in (one, other):
+        assert (await counters.admit(call)).reason == ""
+    await client.hdel(metering.HOLDS, "req_1")  # as if it had lapsed while this gateway was cut off
+    await counters._renew()
+    assert (one.stopped, other.stopped) == ("hold_lost", "")
+    await client.flushdb()
+    await counters._renew()
+    assert other.stopped == ""
+    assert await client.hexists(metering.HOLDS, "req_2")
+
+
+async def test_a_gateway_that_bears_too_much_in_mind_admits_nobody(client, counters, monkeypatch):
+    monkeypatch.setattr(admission, "MOST_KEPT", 2)
+    await settled(counters, Asked(1))
+    assert (await counters.admit(Asked(2))).reason == ""
+    assert (await counters.admit(Asked(3))).reason == "backlog"
+    assert await client.hlen(metering.HOLDS) == 1
+    assert set(counters._kept) == {"req_1"}
 
 
 async def test_when_the_counters_were_rebuilt_all_that_is_not_booked_goes_again(client, counters):

@@ -239,6 +239,14 @@ def test_several_answers_are_one_call(serving, key, stream):
     assert serving.engine.asked[0]["n"] == 2
 
 
+def test_an_answer_without_a_report_never_counts_more_than_was_held(serving, key, base, cast):
+    serving.engine.usage = {"total_tokens": 50}
+    assert serving.post(key, {"max_tokens": 2}).status_code == 200
+    (row,) = serving.rows()
+    assert (row.status, row.output_tokens) == ("settled", 2)
+    assert row.input_tokens > 0
+
+
 def test_cached_tokens_have_their_own_price_and_the_row_names_its_price(serving, key, base, cast):
     from tenants.models import Price
 

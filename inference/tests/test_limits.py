@@ -7,7 +7,7 @@ import pytest
 from inference.gateway.refusing import dollars, duration
 from inference.tests.conftest import HELLO
 from tenants import decisions, keys, limits, refusals
-from tenants.models import APIKey, Quota
+from tenants.models import APIKey, Price, Quota
 
 pytestmark = pytest.mark.journey
 
@@ -44,12 +44,22 @@ def test_each_limit_lets_one_of_two_calls_through(serving, alone, key, cast, fie
     assert words in error["message"]
     assert {"key": "this key", "tenant": "your organisation"}[scope] in error["message"]
     assert 0 < int(refused.headers["retry-after-ms"]) <= 1000 * int(refused.headers["retry-after"])
+    kind = field.partition("_")[0]
+    assert refused.headers.get(f"x-ratelimit-limit-{kind}") == (None if kind == "concurrent" else str(value))
     told = decisions.read(refusals.secret(), error["decision_id"])
     assert refused.headers["x-paramstack-decision"] == error["decision_id"]
     assert (told.tenant, told.key, told.code) == (str(cast.acme.pk), alone.pk, code)
     assert (told.scope, told.limit_name, told.limit) == (scope, field, value)
     assert (told.model, told.tokens, told.hold_nano, told.max_tokens) == ("demo-base", NEED, BOUND + 4 * 9, 9)
     assert len(serving.rows()) == 1 == len(serving.engine.asked)
+
+
+def test_a_cached_price_above_the_input_price_is_in_the_hold(serving, alone, key, cast):
+    Price.objects.update(cached_nano_per_mtok=9_000_000)
+    limits.set_budget(cast.acme, 1, cast.owner)
+    error = serving.post(key, NINE).json()["error"]
+    assert error["code"] == "insufficient_quota"
+    assert decisions.read(refusals.secret(), error["decision_id"]).hold_nano == 9 * BOUND + 4 * 9
 
 
 @pytest.mark.parametrize("field", Quota.FIELDS)

@@ -170,7 +170,7 @@ def _seal(rows: Sequence[tuple[Row, int | None]]) -> LedgerBatch | None:
     if not rows:
         return None
     leaves = [entries.leaf_bytes(row) for row, _ in rows]
-    statement = receipts.seal_bytes(SCOPE, rows[0][0]["request_id"], leaves)
+    statement = receipts.seal_bytes(SCOPE, f"batch_{uuid.uuid4().hex}", leaves)
     batch = LedgerBatch.objects.create(root=statement.subject_digest, size=len(rows), statement=statement)
     booking.insert(rows, batch.pk)
     return batch

@@ -27,6 +27,11 @@ class Chores:
         self._done_at = self._looked_at = float("-inf")
         self._tidied_at = time.monotonic()
         self._used: dict[str, str] = {}
+        self._patient_until = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """Nobody is taken for gone for a while: gateways that met the same outage renew their leases first."""
+        self._patient_until = time.monotonic() + seconds
 
     def note(self, batch: Iterable[Entry]) -> None:
         """Which keys these entries used, and when."""
@@ -41,7 +46,8 @@ class Chores:
         if now - self._done_at < SECOND:
             return
         self._done_at = now
-        close_lapsed(self._redis, head.mark)
+        if now >= self._patient_until:
+            close_lapsed(self._redis, head.mark)
         epochs.assert_all()
         if now - self._tidied_at >= MINUTE:
             self._tidied_at = now

@@ -9,7 +9,7 @@ writer waits before it comes here, and events again when they meet the new mark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -59,15 +59,25 @@ def close(client: redis.Redis, head: LedgerHead, mark: str) -> None:
         counters.run(client, metering.UNMARK, metering.unmark(mark))
 
 
-def run(client: redis.Redis, head: LedgerHead, mark: str, names: outcomes.Names) -> int:
-    """Rebuilds; answers how many entries it booked. Raises Foreign, ledger.Fenced if another writer has taken over."""
+def run(
+    client: redis.Redis,
+    head: LedgerHead,
+    mark: str,
+    names: outcomes.Names,
+    lead: Callable[[], LedgerHead | None],
+) -> int:
+    """Rebuilds; answers how many entries it booked. `lead` renews the writer's lease and answers the head, or None.
+
+    Raises Foreign, and ledger.Fenced if another writer has taken over.
+    """
     installation, _, generation = head.mark.partition(":")
     theirs, _, number = mark.partition(":")
     if mark and theirs != installation:
         raise Foreign(mark)
     new = is_new(head, mark)
     latest = max(int(generation), int(number) if number.isdigit() else 0)
-    head = _advance(head, f"{installation}:{latest + 1}")
+    _advance(head, f"{installation}:{latest + 1}")
+    head = _still(lead(), f"{installation}:{latest + 1}")
     if mark:
         counters.run(client, metering.UNMARK, metering.unmark(mark))
     booked = 0
@@ -77,7 +87,7 @@ def run(client: redis.Redis, head: LedgerHead, mark: str, names: outcomes.Names)
         if not taken and _restore(client, head, new):
             log.warning("Redis is rebuilt from the ledger: %s, %d entries booked before.", head.mark, booked)
             return booked
-        head = ledger.head()
+        head = _still(lead(), head.mark)
 
 
 def adopt(client: redis.Redis) -> str:
@@ -89,12 +99,17 @@ def adopt(client: redis.Redis) -> str:
     return ""
 
 
-def _advance(head: LedgerHead, mark: str) -> LedgerHead:
+def _still(head: LedgerHead | None, mark: str) -> LedgerHead:
+    if head is None or head.mark != mark:
+        raise ledger.Fenced("Another writer has taken over.")
+    return head
+
+
+def _advance(head: LedgerHead, mark: str) -> None:
     """A new generation, which reads the stream from its start; what was not confirmed is void with the counters."""
     here = LedgerHead.objects.filter(pk=head.pk, mark=head.mark, position=head.position, writer=head.writer)
     if not here.update(mark=mark, position="0-0", unconfirmed=[]):
         raise ledger.Fenced("Another writer has taken over.")
-    return ledger.head()
 
 
 def _drain(client: redis.Redis, head: LedgerHead, names: outcomes.Names) -> int:

@@ -29,6 +29,7 @@ RENEW_SECONDS = 1.0
 BACK_OFF_SECONDS = 0.5
 STAND_BY_SECONDS = 0.25
 GRACE_SECONDS = 3.0  # gateways look at Redis every second or two, and bring back what it lost of their calls
+PATIENT_SECONDS = 5.0  # after Redis was away, or at the start: gateways renew within two seconds what lapsed meanwhile
 GATHER_SECONDS = 0.1  # between looks whether that time is over
 PATIENCE_SECONDS = 30.0  # of drain(), for a writer that holds the lease and does not move
 
@@ -63,6 +64,7 @@ class Writer:
 
     def run(self) -> None:
         """Turns until `stop`; survives a Redis and a database that go and come back."""
+        self._chores.wait(PATIENT_SECONDS)
         while not self._stopping:
             try:
                 self.turn(BLOCK_MS)
@@ -72,6 +74,7 @@ class Writer:
                 time.sleep(LEASE_SECONDS)
             except (redis.RedisError, DatabaseError, ledger.Fenced) as error:
                 log.warning("The ledger writer waits: %s", error)
+                self._chores.wait(PATIENT_SECONDS)
                 if not connection.in_atomic_block:
                     close_old_connections()
                 time.sleep(BACK_OFF_SECONDS)
@@ -162,7 +165,7 @@ class Writer:
         if not rebuild.is_new(head, mark) and time.monotonic() - since < GRACE_SECONDS:
             time.sleep(GATHER_SECONDS)
             return 0
-        booked = rebuild.run(self._redis, head, mark, self._names)
+        booked = rebuild.run(self._redis, head, mark, self._names, self._lead)
         self._lost = None
         return booked
 

@@ -38,23 +38,32 @@ end
 
 -- The levels of one scope with this call in them; `first` is where its limits stand in ARGV.
 local function fill(rates, first, scope)
-  local row = redis.call('HMGET', rates, 'at', '1', '2', '3', '4', 'f3', 'f4')
+  local row = redis.call('HMGET', rates, 'at', '1', '2', '3', '4', 'f3', 'f4', 'l3', 'l4')
   local at = tonumber(row[1])
-  local scoped = {levels = {}, limits = {}, refunded = {row[6] or '0', row[7] or '0'}}
+  local scoped = {before = {}, levels = {}, limits = {}, gone = {}, refunded = {row[6] or '0', row[7] or '0'}}
   for kind = 1, 4 do
     local limit = tonumber(ARGV[first + kind - 1])
     if limit >= 0 then
       local capacity = limit * PERIOD[kind]
       local level = at and (tonumber(row[kind + 1]) or 0) or capacity -- unknown: as if full when Redis was rebuilt
       local used, since = at and level or -1, at or tonumber(state[3]) or 0
-      local drained = math.min(math.max(now - since, 0), PERIOD[kind])
-      level = math.max(0, level - drained * limit)
+      local passed = math.max(now - since, 0)
+      -- Until it is empty: after its limit was lowered a bucket can hold more than drains in a period.
+      level = math.max(0, level - math.min(passed, limit > 0 and math.ceil(level / limit) or 0) * limit)
       local after = level + need[kind] * PERIOD[kind]
-      scoped.limits[kind], scoped.levels[kind] = limit, after
+      scoped.limits[kind], scoped.before[kind], scoped.levels[kind] = limit, level, after
       if after > capacity then
         local wait = need[kind] > limit and -1 or math.ceil((after - capacity) / limit)
-        refuse(scope + kind, limit, math.ceil(level / PERIOD[kind]), need[kind], wait, used, drained)
+        refuse(scope + kind, limit, math.ceil(level / PERIOD[kind]), need[kind], wait, used, passed)
       end
+    elseif row[kind + 1] then
+      table.insert(scoped.gone, int(kind)) -- it has no limit any more; another one will begin empty
+    end
+    -- What an older call may give back is bounded by what drained since: with another limit nobody knows how much.
+    local last = kind >= 3 and tonumber(row[kind + 5])
+    if last and last ~= limit then
+      scoped.refunded[kind - 2] = int(tonumber(scoped.refunded[kind - 2]) + math.max(last, limit))
+      if limit < 0 then table.insert(scoped.gone, 'l' .. int(kind)) end
     end
   end
   local limit, open = tonumber(ARGV[first + 4]), tonumber(redis.call('HGET', KEYS[6], ARGV[10 + scope / 5]) or 0)
@@ -62,6 +71,29 @@ local function fill(rates, first, scope)
   return scoped
 end
 local tenant, key = fill(KEYS[8], 15, 0), fill(KEYS[9], 20, 5)
+
+-- What OpenAI's headers tell of requests and of tokens: limit (-1: none), what is left, when nothing is in use (us); of
+-- each the limit with the least left.
+local function windows(levels)
+  local told = {}
+  for _, scoped in ipairs({tenant, key}) do
+    for kind = 1, 4 do
+      local limit, level = scoped.limits[kind], scoped[levels][kind]
+      if limit then
+        local what = kind <= 2 and 1 or 2
+        local remaining = math.max(0, math.floor((limit * PERIOD[kind] - level) / PERIOD[kind]))
+        if not told[what] or remaining < told[what][2] then
+          told[what] = {limit, remaining, limit > 0 and math.ceil(level / limit) or 0}
+        end
+      end
+    end
+  end
+  local flat = {}
+  for what = 1, 2 do
+    for _, number in ipairs(told[what] or {-1, 0, 0}) do table.insert(flat, int(number)) end
+  end
+  return flat
+end
 
 local month = redis.call('HMGET', KEYS[3], 'spent', 'held')
 local hold, used = tonumber(ARGV[6]), (tonumber(month[1]) or 0) + (tonumber(month[2]) or 0)
@@ -75,31 +107,37 @@ if worst then
   redis.call('EXPIRE', minute, 172800)
   local told = {'refused', int(now), int(sequence)}
   for _, fact in ipairs(worst) do table.insert(told, int(fact)) end
+  for _, fact in ipairs(windows('before')) do table.insert(told, fact) end
   for _, fact in ipairs(refusals) do table.insert(told, fact) end
   return told
 end
 
 -- Admitted. First write below, and nothing after it can fail.
-local told, buckets = {}, {}
+local told, buckets = windows('levels'), {}
 for _, pair in ipairs({{KEYS[8], tenant}, {KEYS[9], key}}) do
   local rates, scoped = pair[1], pair[2]
-  local fields = {'at', int(now)}
+  local fields, lasts = {'at', int(now)}, 120000 -- ms
+  local function set(field, value)
+    table.insert(fields, field)
+    table.insert(fields, value)
+  end
   for kind = 1, 4 do
     local limit, level = scoped.limits[kind], scoped.levels[kind]
     if limit then
-      table.insert(fields, int(kind))
-      table.insert(fields, int(level))
-      local what = kind <= 2 and 1 or 2
-      local remaining = math.floor((limit * PERIOD[kind] - level) / PERIOD[kind])
-      if not told[what] or remaining < told[what][2] then told[what] = {limit, remaining, math.ceil(level / limit)} end
+      set(int(kind), int(level))
+      if limit > 0 then lasts = math.max(lasts, math.ceil(level / limit / 1000)) end
     end
     if kind >= 3 then
-      table.insert(buckets, limit and int(limit) .. ',' .. int(level) .. ',' .. scoped.refunded[kind - 2] or '-')
+      local refunded = scoped.refunded[kind - 2]
+      if limit then set('l' .. int(kind), int(limit)) end
+      if refunded ~= '0' then set('f' .. int(kind), refunded) end
+      table.insert(buckets, limit and int(limit) .. ',' .. int(level) .. ',' .. refunded or '-')
     end
   end
+  if #scoped.gone > 0 then redis.call('HDEL', rates, unpack(scoped.gone)) end
   if #fields > 2 then
     redis.call('HSET', rates, unpack(fields))
-    redis.call('PEXPIRE', rates, 120000)
+    redis.call('PEXPIRE', rates, int(lasts))
   end
 end
 if not month[1] then
@@ -113,6 +151,4 @@ local facts = table.concat({ARGV[6], ARGV[7], int(now), ARGV[10], ARGV[11], ARGV
 redis.call('HSET', KEYS[4], ARGV[5], '0 0 0|' .. facts .. '|' .. table.concat(buckets, ';') .. '|' .. ARGV[13])
 redis.call('ZADD', KEYS[5], int(math.floor(now / 1000) + ARGV[9]), ARGV[5])
 sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
-local requests, used_tokens = told[1] or {-1, 0, 0}, told[2] or {-1, 0, 0}
-return {'ok', int(now), int(sequence), int(requests[1]), int(requests[2]), int(requests[3]),
-  int(used_tokens[1]), int(used_tokens[2]), int(used_tokens[3])}
+return {'ok', int(now), int(sequence), unpack(told)}

@@ -183,6 +183,16 @@ def test_a_hold_that_cannot_be_read_is_buried_once_it_has_lapsed(world):
     assert fields == {"request_id": "r1", "hold": "nonsense"}
 
 
+def test_a_hold_whose_event_alone_cannot_be_read_gives_back_what_it_held(world):
+    assert world.admit("r1", 10, hold=7).reason == world.admit("r2", 10, hold=5).reason == ""
+    row = world.client.hget(metering.HOLDS, "r1")
+    world.client.hset(metering.HOLDS, "r1", row.rpartition("|")[0] + '|{"of": "another version"}')
+    world.now += 31_000_000
+    assert world.run(metering.BURY, metering.bury("r1")) == 1
+    assert world.month() == {"spent": 0, "held": 5}
+    assert world.client.hgetall(metering.OPEN) == {"t": "1", "k": "1"}
+
+
 def test_what_was_reserved_and_not_used_comes_back(world):
     limits = {"tenant_limits": only("tokens_per_minute", 600)}
     assert world.admit("r1", 600, **limits).reason == ""
@@ -207,6 +217,50 @@ def test_using_more_than_was_reserved_is_a_debt(world):
     world.settle("r1", used=700)
     refused = world.admit("r2", 100, **limits)
     assert (refused.reason, refused.wait_us) == ("refused", 20_000_000)
+
+
+def test_tokens_do_not_come_back_twice_when_the_limit_was_raised_meanwhile(world):
+    minute = "tokens_per_minute"
+    world.admit("a", 60_000, tenant_limits=only(minute, 60_000))
+    world.now += 10_000_000
+    raised = {"tenant_limits": only(minute, 600_000)}
+    assert world.admit("b", 600_000, **raised).reason == ""
+    world.now += 1_000_000
+    world.settle("a", used=0)
+    assert world.admit("c", 10_001, **raised).reason == "refused"
+    assert world.admit("c", 10_000, **raised).reason == ""
+
+
+def test_a_limit_that_was_lowered_says_rightly_when_it_passes_again(world):
+    minute = "tokens_per_minute"
+    world.admit("a", 60_000, tenant_limits=only(minute, 60_000))
+    lowered = {"tenant_limits": only(minute, 10_000)}
+    refused = world.admit("b", 10_000, **lowered)
+    assert (refused.wait_us, refused.value) == (360_000_000, 60_000)
+    world.now += 360_000_000 - 1
+    assert world.admit("b", 10_000, **lowered).wait_us == 1
+    world.now += 1
+    assert world.admit("b", 10_000, **lowered).reason == ""
+    assert world.client.pttl(world.client.keys(f"{metering.RATE}*:t")[0]) > 0
+
+
+def test_a_limit_that_was_taken_away_begins_anew(world):
+    both = (None, 99, None, 600, None)
+    assert world.admit("a", 600, tenant_limits=both).reason == ""
+    assert world.admit("b", 600, tenant_limits=(None, 99, None, None, None)).reason == ""
+    world.settle("a", used=0)
+    assert world.admit("c", 600, tenant_limits=both).reason == ""
+    world.settle("b", used=0)
+    assert world.admit("d", 1, tenant_limits=both).reason == "refused"
+
+
+def test_a_refusal_tells_the_windows_without_the_call(world):
+    limits = {"tenant_limits": only("requests_per_minute", 3), "key_limits": only("tokens_per_minute", 600)}
+    told = world.admit("a", 500, **limits)
+    refused = world.admit("b", 500, **limits)
+    assert (refused.reason, refused.requests, refused.tokens) == ("refused", told.requests, told.tokens)
+    assert (refused.requests.limit, refused.requests.remaining) == (3, 2)
+    assert (refused.tokens.limit, refused.tokens.remaining) == (600, 100)
 
 
 def excess(calls, limit, period):

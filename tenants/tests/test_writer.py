@@ -150,6 +150,32 @@ def test_a_call_whose_gateway_is_gone_is_booked_at_what_was_sent(stage):
     in_step(stage)
 
 
+def test_after_an_outage_gateways_get_the_time_to_renew_what_lapsed_meanwhile(stage):
+    stage.admit("r1", 50, 500)
+    stage.lapse("r1")
+    patient = chores.Chores(stage.client)
+    patient.wait(60)
+    patient.do(ledger.head())
+    assert stage.client.hlen(metering.HOLDS) == 1
+    chores.Chores(stage.client).do(ledger.head())
+    assert stage.client.hlen(metering.HOLDS) == 0
+
+
+def test_a_rebuild_ends_when_another_writer_takes_over(stage):
+    stage.call("r1")
+    drain("first")
+    stage.client.flushdb()
+    head = ledger.head()
+
+    def lead():
+        LedgerHead.objects.update(writer="second")
+        return
+
+    with pytest.raises(ledger.Fenced):
+        rebuild.run(stage.client, head, "", outcomes.Names(), lead)
+    assert stage.client.hget(metering.STATE, "mark") is None
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_what_a_gateway_says_after_its_hold_lapsed_corrects_the_estimate(stage, at_once):
     stage.admit("r1", 50, 500)
