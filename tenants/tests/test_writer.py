@@ -168,8 +168,7 @@ def test_a_rebuild_ends_when_another_writer_takes_over(stage):
     head = ledger.head()
 
     def lead():
-        LedgerHead.objects.update(writer="second")
-        return
+        LedgerHead.objects.update(writer="second")  # and leads no more
 
     with pytest.raises(ledger.Fenced):
         rebuild.run(stage.client, head, "", outcomes.Names(), lead)
