@@ -127,6 +127,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Param Stack",
     "VERSION": "v1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {"ChoiceEnum": "training.models.Choice"},
     # `check --deploy` is about safety; what the schema lacks is `manage.py spectacular --validate`'s to say.
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
