@@ -12,6 +12,8 @@ from inference.engines import client
 from inference.models import Adapter
 from tenants.models import AuditEntry, Price
 
+pytestmark = pytest.mark.journey
+
 Loaded = Adapter.State.LOADED
 
 

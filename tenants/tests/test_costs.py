@@ -18,6 +18,8 @@ from tenants.costs import charts, forecasts, rows, savings
 from tenants.models import NANO, APIKey, Price, UsageEvent, UsageMonth
 from tenants.tests import usage
 
+pytestmark = pytest.mark.journey
+
 SUMMED = ("input_tokens", "cached_tokens", "output_tokens")
 PAGES = ("usage", "usage_rows", "statement", "backtest")
 

@@ -24,6 +24,8 @@ from tenants.models import NANO, UsageEvent, UsageMonth
 from tenants.tests import usage
 from tenants.views import take
 
+pytestmark = pytest.mark.journey
+
 MONEYS = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 
 
