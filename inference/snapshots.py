@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.utils import timezone
 
 from inference import policies
-from inference.gateway.snapshot import NEVER, Key, Route, Target, TenantSnapshot
+from inference.gateway.snapshot import NEVER, Host, Key, Route, Target, TenantSnapshot
 from inference.models import Adapter, Alias, BaseModel
 from tenants import counters, metering
 from tenants.models import APIKey, Budget, LedgerHead, Price, Quota, Tenant
@@ -146,7 +147,7 @@ def _routes(
 
 def _route(book: Book, name: str, base: BaseModel, adapter: Adapter | None) -> Route:
     try:
-        return Route(name, _target(book, base, adapter))
+        return Route(name, _target(book, base, adapter), created=int((adapter or base).created_at.timestamp()))
     except NoPrice as error:
         return Route(name, None, unpriced=error.model)
 
@@ -165,7 +166,15 @@ def _target(book: Book, base: BaseModel, adapter: Adapter | None) -> Target:
     served, digest = (adapter.engine_name, adapter.digest) if adapter else (base.name, "")
     cached = price.input_nano_per_mtok if price.cached_nano_per_mtok is None else price.cached_nano_per_mtok
     of_price = (price.input_nano_per_mtok, price.output_nano_per_mtok, cached, price.pk)
-    return Target(served, digest, *of_price, context_tokens=base.context_tokens)
+    return Target(
+        served,
+        digest,
+        *of_price,
+        context_tokens=base.context_tokens,
+        base=base.name,
+        base_digest=base.digest,
+        hosts=(Host("engine", settings.ENGINE_URL),),
+    )
 
 
 def _names(adapter: Adapter) -> list[str]:

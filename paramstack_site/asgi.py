@@ -47,7 +47,7 @@ def database_answers() -> bool:
     return True
 
 
-gateway = Gateway(load_snapshot, settings.REDIS_URL, settings.ENGINE_URL, refusals.secret())
+gateway = Gateway(load_snapshot, settings.REDIS_URL, refusals.secret())
 site: Any = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
 
 

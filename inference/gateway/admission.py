@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ LONGEST_PAUSE = 2.0  # seconds between looks while Redis does not answer; the le
 MOST_KEPT = metering.LONGEST_STREAM + 50_000  # events and open calls borne in mind; with more nobody is admitted
 CHUNK = 1000  # calls renewed by one command, events sent again in one pipeline
 STATE = ("mark", "sequence", "booked")
+RUN_ID = re.compile(rb"run_id:(\w+)")  # of `INFO server`
 INSTALLATION = 32  # characters of a mark that stay when counters are rebuilt
 
 Item = TypeVar("Item")
@@ -43,7 +45,7 @@ class Counters:
         self._mark, self._seen, self._lost = "", 0, False
         self._forgotten = ""  # the mark of which a settlement has shown that steps are gone
         self._renew_at = 0.0  # monotonic
-        self._server, self._era = "", 0  # what was delivered in another era may be gone
+        self._server, self._era = b"", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -195,12 +197,13 @@ class Counters:
         """Did Redis start anew, were counters lost or rebuilt? Then everything goes again. What is booked is let go."""
         known, seen = self._mark, self._seen
         asked = (self._pipe.ask("INFO", "server"), self._pipe.ask("HMGET", metering.STATE, *STATE))
-        server, state = await asyncio.gather(*asked)
+        info, state = await asyncio.gather(*asked)
+        server = (RUN_ID.search(info) or [b"", b""])[1]
         mark, sequence, booked = ((part or b"").decode() for part in state)
-        if self._server not in ("", server["run_id"]):  # it may have come back without what it wrote last
+        if self._server not in (b"", server):  # it may have come back without what it wrote last
             self._doubt()
             self._renew_at = 0.0
-        self._server = server["run_id"]
+        self._server = server
         if mark and mark == known and int(sequence or 0) < seen:
             await self._unmark(mark)
             mark = ""

@@ -9,14 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
 import orjson
 
 from inference import protocol
 from inference.gateway import upstream
-from inference.gateway.snapshot import Choice, Key, TenantSnapshot
+from inference.gateway.snapshot import Choice, Host, Key, TenantSnapshot
 from inference.guardrails import engine
-from inference.protocol import ChatRequest, Refusal
+from inference.protocol import Refusal, Request
 from tenants import metering
 
 Settle = Callable[[metering.Event], Awaitable[None]]
@@ -80,21 +79,22 @@ class Call:
     caller was still good.
     """
 
-    def __init__(
-        self, request_id: str, snapshot: TenantSnapshot, key: Key, request: ChatRequest, choice: Choice
-    ) -> None:
+    def __init__(self, request_id: str, snapshot: TenantSnapshot, key: Key, request: Request, choice: Choice) -> None:
         target = choice.target
         self.current, self.key, self.request, self.target = snapshot, key, request, target
         self.policy, self.terms = snapshot.policy, key.terms
         self.max_tokens = request.max_tokens or target.longest_answer(key.default_max_tokens, request.input_bound)
-        answers = request.n * self.max_tokens
+        answers = request.answers * self.max_tokens
         self.tokens = request.input_bound + answers
         bound = request.input_bound
         self.hold_nano = max(
             target.cost(bound, answers), target.cost(bound, answers, bound)
         )  # read from a cache or not
-        self.meter = Meter(request.n, answers)
-        self.response: aiohttp.ClientResponse | None = None
+        self.meter = Meter(request.answers, answers)
+        # The caller sees the model it asked for, and an id that is the ledger's.
+        self._names = {"id": request_id, "model": request.model}
+        self.response: upstream.Response | None = None
+        self.host: Host | None = None
         self.at_us = 0
         self.stopped, self.settled = "", False
         self.event = metering.Event(
@@ -124,42 +124,50 @@ class Call:
         if not outcome.allowed:
             message = f"The guardrail rule {outcome.rule} refused this prompt. Nothing was charged."
             raise Blocked(outcome.rule, message)
-        return self.request.payload(self.target.served, outcome.messages, self.max_tokens, outcome.prompted)
+        return self.request.payload(
+            self.target.served, outcome.messages, self.max_tokens, outcome.prompted, self.event.tenant
+        )
 
-    async def plain(self, response: aiohttp.ClientResponse) -> bytes:
+    async def plain(self, response: upstream.Response) -> bytes:
         """The whole answer as the caller gets it; raises EngineUnavailable."""
         served = self.target.served
         try:
             data = orjson.loads(await response.read())
-            for choice in data["choices"]:
-                text = protocol.content_of(choice["message"])
+            operation = self.request.operation
+            for choice in data["choices"] if operation.answers else ():
+                text = operation.text(choice)
                 self.meter.saw(text, choice.get("index", 0), len(text.encode()))
             self.meter.report(data.get("usage"))
         except upstream.BROKEN as error:
             raise upstream.EngineUnavailable(served, type(error).__name__) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise upstream.EngineUnavailable(served, "the engine's answer cannot be read") from error
-        return orjson.dumps(data | self._names())
+        return orjson.dumps(data | self._names)
 
-    async def relay(self, response: aiohttp.ClientResponse, emit: Emit) -> None:
+    async def relay(self, response: upstream.Response, emit: Emit) -> None:
         """Passes the stream's events on as they come; raises Stopped, or what a broken engine raises."""
-        names = self._names()
-        async for data in protocol.events(response.content.iter_any()):
+        events = protocol.EventReader()
+        while not events.done and (data := await response.next()):
             if self.stopped:
                 raise Stopped
-            chunk = orjson.loads(data)
-            if "error" in chunk:
-                raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
-            usage = chunk.pop("usage", None)
-            if usage:
-                self.meter.report(usage)
-            choices = chunk.get("choices")
-            for choice in choices or ():
-                self._observe(choice)
-            if choices:
-                await emit(protocol.frame(chunk | names))
-            elif usage and self.request.include_usage:
-                await emit(protocol.frame(chunk | names | {"usage": usage}))
+            if frames := [frame for event in events.feed(data) if (frame := self._frame(orjson.loads(event)))]:
+                await emit(b"".join(frames))
+
+    def _frame(self, chunk: dict[str, Any]) -> bytes:
+        """One event as the caller gets it, and nothing of one that is none of its business."""
+        if "error" in chunk:
+            raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
+        usage = chunk.pop("usage", None)
+        if usage:
+            self.meter.report(usage)
+        choices = chunk.get("choices")
+        for choice in choices or ():
+            text, is_token = self.request.operation.delta(choice)
+            if is_token:
+                self.meter.saw(text, choice.get("index", 0))
+        if choices:
+            return protocol.frame(chunk | self._names)
+        return protocol.frame(chunk | self._names | {"usage": usage}) if usage and self.request.include_usage else b""
 
     def stop(self, reason: str) -> None:
         """Ends a stream from outside; wakes a read that waits for the engine, and tells the engine to stop."""
@@ -171,16 +179,6 @@ class Call:
         """Input tokens, output tokens and nano-dollars so far."""
         inputs, outputs, cached = self.meter.tokens(self.request.size)
         return inputs, outputs, self.target.cost(inputs, outputs, cached)
-
-    def _observe(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta") or {}
-        text = protocol.content_of(delta)
-        if text or delta.get("tool_calls") or delta.get("reasoning_content"):
-            self.meter.saw(text, choice.get("index", 0))
-
-    def _names(self) -> dict[str, str]:
-        """The caller sees the model it asked for, and an id that is the ledger's."""
-        return {"id": self.event.request_id, "model": self.event.model}
 
     async def settle(self, settle: Settle, status: str, reason: str = "", free: bool = False) -> None:
         """Ends the call with what was produced; `free` books no tokens and no cost. Only the first time counts."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from hiredis import ReplyError
+from redis.exceptions import RedisError
 
+from inference.gateway.link import Links, Lost
 from inference.protocol import Refusal
 from tenants.metering import Packed
 
@@ -29,32 +30,31 @@ class Unavailable(Refusal):
 class Command:
     """A script with its keys and arguments, or with no script the words of a plain command."""
 
-    __slots__ = ("keys", "reply", "script", "words")
+    __slots__ = ("reply", "script", "words")
 
-    def __init__(self, script: str, keys: list[str], words: list[str | bytes], reply: asyncio.Future[Any]) -> None:
-        self.script, self.keys, self.words, self.reply = script, keys, words, reply
+    def __init__(self, script: str, words: tuple[str | bytes | int, ...], reply: asyncio.Future[Any]) -> None:
+        self.script, self.words, self.reply = script, words, reply
 
 
 class Pipeline:
     def __init__(self, url: str) -> None:
-        retry = Retry(NoBackoff(), 1)  # every step may be sent twice
-        self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=2, retry=retry)
-        self._shas: dict[str, str] = {}
+        self._links = Links(url)
         self._waiting: list[Command] = []
         self._flights: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         while self._flights:
             await asyncio.gather(*self._flights, return_exceptions=True)
-        await self._redis.aclose()
+        await self._links.close()
 
     def run(self, script: str, packed: Packed) -> asyncio.Future[Any]:
         """The reply of a script; the future raises Unavailable."""
-        return self._enqueue(script, *packed)
+        keys, args = packed
+        return self._enqueue(script, ("EVALSHA", _sha(script), len(keys), *keys, *args))
 
     def ask(self, *words: str) -> asyncio.Future[Any]:
         """The reply of a plain command; the future raises Unavailable."""
-        return self._enqueue("", [], list(words))
+        return self._enqueue("", words)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Work that `close` waits for."""
@@ -62,12 +62,12 @@ class Pipeline:
         self._flights.add(task)
         task.add_done_callback(self._flights.discard)
 
-    def _enqueue(self, script: str, keys: list[str], words: list[str | bytes]) -> asyncio.Future[Any]:
+    def _enqueue(self, script: str, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._depart)
-        self._waiting.append(Command(script, keys, words, reply))
+        self._waiting.append(Command(script, words, reply))
         return reply
 
     def _depart(self) -> None:
@@ -75,31 +75,48 @@ class Pipeline:
         self.spawn(self._flush(batch))
 
     async def _flush(self, batch: list[Command]) -> None:
+        replies: list[Any]
         try:
             replies = await self._execute(batch)
-            missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if missed:  # the server lost its scripts
-                self._shas.clear()
-                for place, reply in zip(missed, await self._execute([batch[at] for at in missed]), strict=True):
-                    replies[place] = reply
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
             replies = [error] * len(batch)
         for command, reply in zip(batch, replies, strict=True):
             if command.reply.done():  # its call was cancelled
                 continue
-            if isinstance(reply, BaseException):
+            if isinstance(reply, Exception):
                 log.warning("Redis: %s", reply)
                 command.reply.set_exception(Unavailable())
             else:
                 command.reply.set_result(reply)
 
     async def _execute(self, batch: list[Command]) -> list[Any]:
-        for script in {command.script for command in batch if command.script} - self._shas.keys():
-            self._shas[script] = await self._redis.script_load(script)
-        pipe = self._redis.pipeline(transaction=False)
-        for command in batch:
-            if command.script:
-                pipe.evalsha(self._shas[command.script], len(command.keys), *command.keys, *command.words)
-            else:
-                pipe.execute_command(*command.words)
-        return list(await pipe.execute(raise_on_error=False))
+        """The replies, errors among them; raises OSError or TimeoutError where there is no Redis."""
+        replies = await self._send([command.words for command in batch])
+        missed = [place for place, reply in enumerate(replies) if _lacks_script(reply)]
+        if missed:  # a server that has not met them
+            scripts = {batch[place].script for place in missed}
+            again = [("SCRIPT", "LOAD", script) for script in scripts] + [batch[place].words for place in missed]
+            for place, reply in zip(missed, (await self._send(again))[len(scripts) :], strict=True):
+                replies[place] = reply
+        return replies
+
+    async def _send(self, commands: list[tuple[str | bytes | int, ...]]) -> list[Any]:
+        """Once more on a new connection if the one that was there has gone: every step may be sent twice."""
+        link, used = await self._links.get()
+        try:
+            return await link.send(commands)
+        except Lost:
+            if not used:
+                raise
+        link, _ = await self._links.get()
+        return await link.send(commands)
+
+
+@cache
+def _sha(script: str) -> str:
+    """The name by which Redis knows a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def _lacks_script(reply: Any) -> bool:
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -70,6 +70,11 @@ def unknown_model(model: str) -> Refusal:
     return Refusal(404, "model_not_found", message, "model")
 
 
+def not_opened(name: str) -> Refusal:
+    message = f"{name} is the engine's own and not open to your organisation. Remove it, or have it opened."
+    return Refusal(400, "invalid_request", message, name)
+
+
 def over(verdict: Verdict, decision: str, code: str) -> Refusal:
     """429 of a verdict that refused."""
     refusal = Refusal(429, code, _sentence(verdict, code), wait_us=verdict.wait_us, decision=decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import orjson
 
 from inference import protocol
 from inference.protocol import Refusal
+
+BODY_SECONDS = 30.0  # for the whole body
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,8 +29,9 @@ class Reply:
         self._send, self.request_id, self.begun = send, request_id, False
 
     async def json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        await self._begin(status, "application/json", headers or {})
-        await self.chunk(body if isinstance(body, bytes) else orjson.dumps(body), more=False)
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        await self._begin(status, "application/json", (headers or {}) | {"content-length": str(len(data))})
+        await self.chunk(data, more=False)
 
     async def refuse(self, refusal: Refusal) -> None:
         if not self.begun:
@@ -65,19 +69,38 @@ def address(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-async def body(receive: Receive) -> bytes:
-    """The request's body; raises Refusal 413 above protocol.MAX_BODY, Disconnected when the client leaves."""
+async def body(scope: Scope, receive: Receive) -> bytes:
+    """The request's body; raises Refusal 413 above protocol.MAX_BODY, 408 for one that does not come, Disconnected."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > protocol.MAX_BODY:
+            raise too_large()
+    message = await receive()  # all of a small one
+    if not message.get("more_body") and message["type"] == "http.request":
+        return bytes(message.get("body", b""))
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _rest(message, receive)
+    except TimeoutError:
+        message_ = f"The body did not arrive within {BODY_SECONDS:g} s. Send the call again."
+        raise Refusal(408, "body_timeout", message_) from None
+
+
+async def _rest(message: MutableMapping[str, Any], receive: Receive) -> bytes:
     parts, size = [], 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > protocol.MAX_BODY:
-            raise Refusal(413, "body_too_large", f"The body may have {protocol.MAX_BODY} bytes at most.")
+            raise too_large()
         if not message.get("more_body"):
             return b"".join(parts)
+        message = await receive()
+
+
+def too_large() -> Refusal:
+    return Refusal(413, "body_too_large", f"The body may have {protocol.MAX_BODY} bytes at most.")
 
 
 async def gone(receive: Receive) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inference.guardrails.policy import Policy
 from tenants import keytext, metering
@@ -17,8 +17,20 @@ NEVER = 2**53  # microseconds since 1970: the year 2255
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A replica of the engine: its address and what opens it. `load` counts the loads of the adapter on it."""
+
+    name: str
+    url: str
+    secret: str = field(default="", repr=False)
+    version: str = ""
+    load: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that can answer: the engine's name of it, its digest ("" for a base model), a version of its price.
+    """One thing that can answer: the engine's name of it, its digest ("" for a base model), a version of its price,
+    the replicas that serve it.
 
     Prices are nano-dollars per million tokens; `context_tokens` bounds prompt and answer together, 0 if not known.
     """
@@ -30,6 +42,9 @@ class Target:
     cached_nano_per_mtok: int
     price: int = 0
     context_tokens: int = 0
+    base: str = ""
+    base_digest: str = ""
+    hosts: tuple[Host, ...] = ()
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """Nano-dollars; the cached tokens are among the input's."""
@@ -71,6 +86,7 @@ class Route:
     salt: str = ""
     is_alias: bool = False
     unpriced: str = ""
+    created: int = 0  # seconds since 1970
 
     def choose(self, caller: str) -> Choice | None:
         """The arm for `caller`, the same one as long as salt and weight stay; None if it has no price."""
@@ -125,6 +141,7 @@ class TenantSnapshot:
     policy: Policy
     routes: Mapping[str, Route]
     keys: Mapping[str, Key]
+    extras: frozenset[str] = frozenset()  # of the engine's own fields, those that are open to this tenant
 
 
 Loader = Callable[[str], TenantSnapshot | None]

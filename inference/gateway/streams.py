@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-import aiohttp
-
 from inference import protocol
 from inference.gateway import refusing, reply, upstream
 from inference.gateway.cache import Cache
@@ -28,7 +26,7 @@ class Streams:
     async def relay(
         self,
         call: Call,
-        response: aiohttp.ClientResponse,
+        response: upstream.Response,
         headers: dict[str, str],
         receive: Receive,
         answer: Reply,

@@ -143,8 +143,7 @@ class Serving:
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
-        engine = f"http://127.0.0.1:{self.engine_port}"
-        self.gateway = Gateway(load, self.redis_url, engine, refusals.secret())
+        self.gateway = Gateway(load, self.redis_url, refusals.secret())
         self.loop.run(self.gateway.startup())
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
@@ -236,10 +235,13 @@ def base(db: None) -> BaseModel:
 
 
 @pytest.fixture
-def serving(transactional_db: None, base: BaseModel, loop_thread: Loop, redis_url: str) -> Iterator[Serving]:
+def serving(
+    transactional_db: None, base: BaseModel, loop_thread: Loop, redis_url: str, settings: Any
+) -> Iterator[Serving]:
     serving = Serving(loop_thread, redis_url)
     serving.writer.drain()  # the ledger vouches for this Redis
     serving.start()
+    settings.ENGINE_URL = f"http://127.0.0.1:{serving.engine_port}"
     yield serving
     serving.stop()
 
@@ -267,7 +269,6 @@ def publish(base: BaseModel, cast: Any, tmp_path: Path) -> Callable[..., Adapter
 
 
 @pytest.fixture
-def engine(serving: Serving, settings: Any) -> Engine:
+def engine(serving: Serving) -> Engine:
     """The engine of `serving`, where the registry finds it too."""
-    settings.ENGINE_URL = f"http://127.0.0.1:{serving.engine_port}"
     return serving.engine

@@ -10,7 +10,7 @@ import sys
 import uvicorn
 
 from inference.gateway.app import Gateway
-from inference.gateway.snapshot import NEVER, Key, Route, Target, TenantSnapshot
+from inference.gateway.snapshot import NEVER, Host, Key, Route, Target, TenantSnapshot
 from inference.guardrails import policy
 from tenants import keytext, metering
 
@@ -21,7 +21,7 @@ KEY, TENANT, EPOCH, MARK, REDIS, ENGINE = sys.argv[1:]
 def load(key_id: str) -> TenantSnapshot:
     _, secret = keytext.parse(KEY)
     terms = metering.Terms(MARK, int(EPOCH), NEVER, "2026-11-25", 10**9)
-    target = Target("demo-base", "", 1_000_000, 4_000_000, 1_000_000)
+    target = Target("demo-base", "", 1_000_000, 4_000_000, 1_000_000, hosts=(Host("engine", ENGINE),))
     return TenantSnapshot(
         tenant=TENANT,
         epoch=int(EPOCH),
@@ -34,7 +34,7 @@ def load(key_id: str) -> TenantSnapshot:
 
 
 async def main() -> None:
-    gateway = Gateway(load, REDIS, ENGINE, b"secret")
+    gateway = Gateway(load, REDIS, b"secret")
     await gateway.startup()
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)

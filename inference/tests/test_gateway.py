@@ -108,7 +108,7 @@ def test_a_request_that_is_not_understood_is_refused_with_the_place(serving, key
 
 
 def test_unknown_addresses_and_methods(serving, key):
-    assert refusal(serving.post(key, path="/completions")) == (404, "not_found")
+    assert refusal(serving.post(key, path="/responses")) == (404, "not_found")
     assert refusal(serving.post(key, path="/models")) == (405, "method_not_allowed")
 
 

@@ -23,7 +23,7 @@ def tool_call(arguments):
 
 
 def parse(**changes):
-    return protocol.parse_chat(json.dumps({"model": "m", "messages": MESSAGES} | changes).encode())
+    return protocol.chat.parse(json.dumps({"model": "m", "messages": MESSAGES} | changes).encode())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_not_understood_is_refused_by_name(changes, param):
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"null", b'{"a": 1', b"{" * 5000])
 def test_what_is_no_json_object_is_refused(body):
     with pytest.raises(protocol.Refusal) as caught:
-        protocol.parse_chat(body)
+        protocol.chat.parse(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
@@ -92,7 +92,7 @@ def test_what_was_admitted_can_be_written():
 
 def test_the_digest_is_of_the_bytes_and_either_name_bounds_the_answer():
     body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":null,"max_completion_tokens":9}'
-    request = protocol.parse_chat(body)
+    request = protocol.chat.parse(body)
     assert request.digest == hashlib.sha256(body).hexdigest()
     assert request.max_tokens == 9
     assert request.input_bound > len(body)
@@ -148,12 +148,11 @@ def test_the_engine_gets_what_belongs_to_it_and_always_reports_usage():
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-async def test_events_survive_any_cut(size):
+def test_events_survive_any_cut(size):
     said = ': hello\r\n\r\ndata: {"a": "ğ"}\r\n\r\ndata:{"b": 2}\n\nevent: x\ndata: [DONE]\n\ndata: {"c": 3}\n\n'
     stream = said.encode()
 
-    async def chunks():
-        for start in range(0, len(stream), size):
-            yield stream[start : start + size]
-
-    assert [json.loads(data) async for data in protocol.events(chunks())] == [{"a": "ğ"}, {"b": 2}]
+    reader = protocol.EventReader()
+    found = [data for start in range(0, len(stream), size) for data in reader.feed(stream[start : start + size])]
+    assert [json.loads(data) for data in found] == [{"a": "ğ"}, {"b": 2}]
+    assert reader.done

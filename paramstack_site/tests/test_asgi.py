@@ -16,7 +16,7 @@ async def get(path: str) -> httpx2.Response:
 @pytest.fixture
 async def running(redis_url, monkeypatch):
     """The application between startup and shutdown, as uvicorn would drive it."""
-    monkeypatch.setattr(asgi, "gateway", Gateway(lambda key: None, redis_url, "http://127.0.0.1:1", b"secret"))
+    monkeypatch.setattr(asgi, "gateway", Gateway(lambda key: None, redis_url, b"secret"))
     await asgi.gateway.startup()
     yield
     await asgi.gateway.shutdown()

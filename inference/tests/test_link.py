@@ -1,0 +1,122 @@
+"""The gateway's connection to Redis: many commands under way, and what happens when it breaks."""
+
+import asyncio
+import contextlib
+
+import hiredis
+import pytest
+import redis.asyncio
+
+from inference.gateway import link
+from inference.gateway.link import Link, Lost
+from inference.gateway.pipeline import Pipeline, Unavailable
+
+ECHO = "return ARGV[1]"
+
+
+@pytest.fixture
+async def pipe(redis_url):
+    made = Pipeline(redis_url)
+    yield made
+    await made.close()
+
+
+async def test_commands_of_one_tick_travel_together_and_each_gets_its_reply(pipe, redis_url):
+    told = await asyncio.gather(*(pipe.run(ECHO, ([], [str(number), "ğ"])) for number in range(500)), pipe.ask("PING"))
+    assert told == [*(str(number).encode() for number in range(500)), b"PONG"]
+
+
+async def test_a_server_that_lost_its_scripts_gets_them_again(pipe, redis_url):
+    assert await pipe.run(ECHO, ([], ["a"])) == b"a"
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.script_flush()
+    assert await asyncio.gather(*(pipe.run(ECHO, ([], [text])) for text in "bcd")) == [b"b", b"c", b"d"]
+
+
+async def test_an_error_of_one_command_is_only_its_own(pipe):
+    wrong, right = pipe.ask("NONSENSE"), pipe.ask("PING")
+    with pytest.raises(Unavailable):
+        await wrong
+    assert await right == b"PONG"
+
+
+async def test_a_connection_that_was_closed_is_opened_again(pipe, redis_url):
+    number = await pipe.ask("CLIENT", "ID")
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.client_kill_filter(_id=str(number))
+    assert await pipe.ask("PING") == b"PONG"
+    assert await pipe.ask("CLIENT", "ID") != number
+
+
+class Server:
+    """Answers each command with the next of `answers`, or nothing."""
+
+    def __init__(self, *answers):
+        self.answers, self.got = list(answers), []
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.serving = set()
+        return self
+
+    async def __aexit__(self, *error):
+        self.server.close()
+        for task in self.serving:
+            task.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
+
+    def accept(self, reader, writer):
+        self.serving.add(asyncio.create_task(self.serve(reader, writer)))
+
+    async def serve(self, reader, writer):
+        parser = hiredis.Reader()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1000):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    self.got.append(command)
+                    if self.answers:
+                        writer.write(self.answers.pop(0))
+                        await writer.drain()
+        writer.close()
+
+
+async def test_it_says_who_it_is_and_takes_its_database():
+    async with Server(b"+OK\r\n", b"+OK\r\n", b"+PONG\r\n") as server:
+        opened = await Link.open(f"redis://gateway:sesame@{server.address}/7")
+        assert await opened.send([("PING",)]) == [b"PONG"]
+        opened.close()
+    assert server.got == [[b"AUTH", b"gateway", b"sesame"], [b"SELECT", b"7"], [b"PING"]]
+
+
+async def test_who_is_not_let_in_has_no_link():
+    async with Server(b"-WRONGPASS no\r\n") as server:
+        with pytest.raises(Lost, match="WRONGPASS"):
+            await Link.open(f"redis://:wrong@{server.address}/0")
+
+
+async def test_a_server_that_falls_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(link, "REPLY_SECONDS", 0.05)
+    async with Server(b"+OK\r\n") as server:
+        opened = await Link.open(f"redis://{server.address}/0")
+        assert await opened.send([("PING",)]) == [b"OK"]
+        with pytest.raises(Lost, match="no reply"):
+            await opened.send([("PING",), ("PING",)])
+        assert opened.lost
+        with pytest.raises(Lost):
+            await opened.send([("PING",)])
+
+
+async def test_what_is_not_redis_is_no_reply():
+    async with Server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
+        opened = await Link.open(f"redis://{server.address}/0")
+        with pytest.raises(Lost, match="not Redis"):
+            await opened.send([("PING",)])
+
+
+async def test_nobody_at_the_address_is_unavailable():
+    pipe = Pipeline("redis://127.0.0.1:1/0")
+    with pytest.raises(Unavailable):
+        await pipe.ask("PING")
+    await pipe.close()
