@@ -17,23 +17,12 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import DatabaseError, close_old_connections, connection
 
-from inference import snapshots
-from inference.gateway.app import Gateway
-from inference.gateway.snapshot import TenantSnapshot
-from tenants import refusals
+from paramstack_site import loading
+from paramstack_site.lifespan import lifespan
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
-
-
-def load_snapshot(key_id: str) -> TenantSnapshot | None:
-    """Runs in a thread of the gateway's; gives the connection back, or it would outlive its server."""
-    close_old_connections()
-    try:
-        return snapshots.load(key_id)
-    finally:
-        close_old_connections()
 
 
 def database_answers() -> bool:
@@ -47,32 +36,19 @@ def database_answers() -> bool:
     return True
 
 
-gateway = Gateway(load_snapshot, settings.REDIS_URL, refusals.secret())
+gateway = loading.gateway()
 site: Any = ASGIStaticFilesHandler(django_application) if settings.SERVE_STATIC else django_application
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
-        await lifespan(receive, send)
+        await lifespan(gateway, receive, send)
     elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
         await gateway(scope, receive, send)
     elif scope["path"] == "/healthz":
         await healthz(send)
     else:
         await site(scope, receive, send)
-
-
-async def lifespan(receive: Receive, send: Send) -> None:
-    """ASGI lifespan protocol 2.0: the gateway connects before the first call, and drains after the last."""
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await gateway.startup()
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await gateway.shutdown()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
 
 
 async def healthz(send: Send) -> None:

@@ -54,9 +54,7 @@ def celery() -> list[str]:
 
 def web_command() -> list[str]:
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
-    options = ["--loop=uvloop", "--http=httptools", "--lifespan=on", "--no-access-log", "--log-level=warning"]
-    patience = [f"--timeout-graceful-shutdown={PATIENCE - 3}"]
-    return [*python("uvicorn"), "paramstack_site.asgi:application", *address, *options, *patience]
+    return [sys.executable, str(settings.ROOT / "manage.py"), "serve", *address, f"--patience={PATIENCE - 3}"]
 
 
 def engine_command() -> list[str]:

@@ -22,6 +22,7 @@ from django.db import connection
 
 from attestation import statements
 from inference import registry, snapshots
+from inference.gateway import server
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import TenantSnapshot
 from inference.models import Adapter, BaseModel
@@ -146,8 +147,9 @@ class Serving:
         self.gateway = Gateway(load, self.redis_url, refusals.secret())
         self.loop.run(self.gateway.startup())
         listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        config = uvicorn.Config(self.gateway, lifespan="off", log_level="warning", timeout_graceful_shutdown=2)
+        self.port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        config = uvicorn.Config(self.gateway, lifespan="off", timeout_graceful_shutdown=2, **server.OPTIONS)
         self.server = uvicorn.Server(config)
         self.serving = asyncio.run_coroutine_threadsafe(self.server.serve([listener]), self.loop.loop)
         while not self.server.started:

@@ -1,0 +1,16 @@
+"""ASGI lifespan protocol 2.0: the gateway connects before the first call, and drains after the last."""
+
+from inference.gateway.app import Gateway
+from inference.gateway.reply import Receive, Send
+
+
+async def lifespan(gateway: Gateway, receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await gateway.startup()
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await gateway.shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,37 @@
+"""`manage.py serve`: console and gateway, or the gateway alone with as many workers as there are cores."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from inference.gateway import server
+
+
+class Command(BaseCommand):
+    requires_system_checks = ()  # a start is not the moment
+    help = "Serve console, REST API and gateway; with --gateway only /v1."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--gateway", action="store_true", help="only /v1: the data plane on its own")
+        parser.add_argument("--host", default=settings.HOST)
+        parser.add_argument("--port", type=int, default=settings.PORT)
+        parser.add_argument("--workers", type=int, default=1, help="processes; the gateway's is one core each")
+        parser.add_argument("--patience", type=int, default=30, help="seconds that calls under way get at the end")
+
+    def handle(
+        self, *args: Any, gateway: bool, host: str, port: int, workers: int, patience: int, **options: Any
+    ) -> None:
+        import uvicorn
+
+        name = "paramstack_site.gateway" if gateway else "paramstack_site.asgi"
+        told: dict[str, Any] = {"workers": workers} if workers > 1 else {}
+        uvicorn.run(
+            f"{name}:application",
+            host=host,
+            port=port,
+            lifespan="on",
+            timeout_graceful_shutdown=patience,
+            **server.OPTIONS,
+            **told,
+        )
