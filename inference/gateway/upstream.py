@@ -47,10 +47,11 @@ class EngineRefused(Refusal):
 class Response:
     """An answer on its way; leave its context, and the connection serves the next call or is closed."""
 
-    __slots__ = ("_pool", "connection", "status")
+    __slots__ = ("_pool", "_returned", "connection", "status")
 
     def __init__(self, pool: Upstream, connection: Connection, status: int) -> None:
         self._pool, self.connection, self.status = pool, connection, status
+        self._returned = False
 
     async def read(self) -> bytes:
         """The whole body; raises one of BROKEN."""
@@ -61,8 +62,9 @@ class Response:
         return await self.connection.next()
 
     def close(self) -> None:
-        """Wakes whoever waits for the engine, and tells the engine to stop."""
-        self.connection.close()
+        """Wakes whoever waits for the engine, and tells the engine to stop. Too late, it does nothing."""
+        if not self._returned:  # else the connection is another call's
+            self.connection.close()
 
     async def __aenter__(self) -> Response:
         return self
@@ -70,6 +72,7 @@ class Response:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._returned = True
         self._pool.give_back(self.connection)
 
 

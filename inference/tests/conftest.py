@@ -17,6 +17,7 @@ import aiohttp
 import httpx2
 import pytest
 import uvicorn
+import uvloop
 from aiohttp import web
 from django.db import connection
 
@@ -44,7 +45,7 @@ class Loop:
     """An event loop in a thread of its own; `run` waits for a coroutine there."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 

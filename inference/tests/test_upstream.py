@@ -87,6 +87,17 @@ async def test_one_connection_serves_call_after_call(pool):
         assert b"X-Request-Id: req_1\r\n" in head
 
 
+async def test_who_closes_an_answer_too_late_does_not_close_the_next(pool):
+    async with Wire() as wire:
+        engine = pool(wire)
+        async with await engine.post("m", "/v1/chat/completions", b"{}", "req_1") as first:
+            await first.read()
+        async with await engine.post("m", "/v1/chat/completions", b"{}", "req_2") as second:
+            first.close()
+            assert await second.read() == b"{}"
+        assert wire.connections == 1
+
+
 async def test_a_kept_connection_that_was_dropped_without_a_byte_is_replaced(pool):
     async with Wire(OK, None, OK) as wire:
         engine = pool(wire)
