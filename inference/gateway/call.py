@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
@@ -199,8 +198,7 @@ class Call:
             latency_ms=meter.milliseconds(),
             ttft_ms=meter.milliseconds(meter.first) if meter.first else 0,
         )
-        # A cancelled call still settles: the server may cancel us, not the ledger.
-        await asyncio.shield(asyncio.ensure_future(settle(event)))
+        await settle(event)  # if the server cancels us now, it is sent again: `Counters` keeps it
 
 
 class Blocked(Refusal):
