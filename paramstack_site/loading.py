@@ -4,7 +4,9 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from inference import snapshots
+from inference.gateway import reply, telemetry
 from inference.gateway.app import Gateway
+from inference.gateway.reply import Scope, Send
 from inference.gateway.snapshot import TenantSnapshot
 from tenants import refusals
 
@@ -19,4 +21,13 @@ def load_snapshot(key_id: str) -> TenantSnapshot | None:
 
 
 def gateway() -> Gateway:
-    return Gateway(load_snapshot, settings.REDIS_URL, refusals.secret())
+    return Gateway(load_snapshot, settings.REDIS_URL, refusals.secret(), log=settings.CALL_LOG)
+
+
+async def metrics(scope: Scope, send: Send) -> None:
+    """Prometheus's format, for whoever asks from this machine or its private network; nobody else learns of it."""
+    inside = telemetry.is_inside(reply.address(scope))
+    body, kind = telemetry.exposition() if inside else (b"Not Found", "text/plain")
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200 if inside else 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -92,7 +92,7 @@ class Counters:
         return verdict
 
     async def settle(self, event: Event) -> None:
-        """Sends the event, and if Redis does not take it goes on sending it after this has returned or was cancelled."""
+        """Sends the event; if Redis does not take it, goes on after this has returned, or was cancelled."""
         self._open.pop(event.request_id, None)
         kept = self._kept[event.request_id] = Kept(event)
         for pause in (*SETTLE_PAUSES, 0.0):

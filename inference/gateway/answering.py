@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from inference import protocol
 from inference.gateway import refusing, reply
@@ -14,9 +15,10 @@ from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
 from inference.gateway.streams import Streams
+from inference.gateway.telemetry import Telemetry
 from inference.protocol import Refusal, Request
 from tenants import decisions
-from tenants.metering import Verdict
+from tenants.metering import Event, Verdict
 
 ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls between costs one
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
@@ -25,9 +27,11 @@ MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has
 class Answering:
     """`secret` signs what refusals say of themselves."""
 
-    def __init__(self, door: Door, counters: Counters, fleet: Fleet, streams: Streams, secret: bytes) -> None:
+    def __init__(
+        self, door: Door, counters: Counters, fleet: Fleet, streams: Streams, telemetry: Telemetry, secret: bytes
+    ) -> None:
         self._door, self._counters, self._fleet, self._streams = door, counters, fleet, streams
-        self._secret = secret
+        self._telemetry, self._secret = telemetry, secret
         self._unmarked_until = 0.0
 
     async def answer(self, scope: Scope, receive: Receive, answer: Reply) -> None:
@@ -35,7 +39,7 @@ class Answering:
         snapshot, key = await self._door.open(scope)  # a stranger's body is not read
         request = protocol.PARSERS[scope["path"]](await reply.body(scope, receive))
         call, verdict = await self._admit(scope, snapshot, key, request, answer.request_id)
-        settle, headers = self._counters.settle, refusing.windows(verdict) | call.headers()
+        settle, headers = partial(self._settle, call), refusing.windows(verdict) | call.headers()
         try:
             response = await self._fleet.post(call, call.guard())
             async with response:
@@ -55,6 +59,10 @@ class Answering:
             raise
         finally:
             await call.settle(settle, "aborted", "interrupted")
+
+    async def _settle(self, call: Call, event: Event) -> None:
+        self._telemetry.ended(call.request.operation.name, event, call.host)
+        await self._counters.settle(event)
 
     async def _admit(
         self, scope: Scope, snapshot: TenantSnapshot, key: Key, request: Request, request_id: str

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from inference import protocol
-from inference.gateway import reply
+from inference.gateway import reply, telemetry
 from inference.gateway.admission import Counters
 from inference.gateway.answering import Answering
 from inference.gateway.cache import Cache
@@ -17,6 +17,7 @@ from inference.gateway.fleet import Fleet
 from inference.gateway.reply import Receive, Reply, Scope, Send
 from inference.gateway.snapshot import Loader
 from inference.gateway.streams import Streams
+from inference.gateway.telemetry import Telemetry
 from inference.protocol import Refusal
 
 log = logging.getLogger(__name__)
@@ -28,16 +29,16 @@ KNOWN = (*protocol.PARSERS, MODELS)
 class Gateway:
     """`load_snapshot(key_id)` may block (it runs in a thread) and answers None for a key that opens nothing.
 
-    `decision_secret` signs what refusals say of themselves.
+    `decision_secret` signs what refusals say of themselves; `log` writes a line of JSON for each call to stderr.
     """
 
-    def __init__(self, load_snapshot: Loader, redis_url: str, decision_secret: bytes) -> None:
+    def __init__(self, load_snapshot: Loader, redis_url: str, decision_secret: bytes, log: bool = False) -> None:
         self._snapshots = Cache(load_snapshot, lambda snapshot: self._counters.adopt(snapshot.mark, snapshot.sequence))
         self._streams = Streams(self._snapshots)
         self._counters = Counters(redis_url, self._streams.renewed)
-        self._fleet = Fleet()
+        self._fleet, self._telemetry = Fleet(), Telemetry(log=log)
         door = Door(self._snapshots, self._counters)
-        self._answering = Answering(door, self._counters, self._fleet, self._streams, decision_secret)
+        self._answering = Answering(door, self._counters, self._fleet, self._streams, self._telemetry, decision_secret)
         self._catalogue = Catalogue(door)
         self._running = 0
         self._idle = asyncio.Event()
@@ -47,6 +48,7 @@ class Gateway:
         """Call it inside the loop that serves."""
         self._counters.start()
         self._fleet.start()
+        self._telemetry.start()
         self._draining = False
 
     async def shutdown(self, drain_seconds: float = DRAIN_SECONDS) -> None:
@@ -60,15 +62,18 @@ class Gateway:
                 log.warning("%d calls still ran when the gateway stopped.", self._running)
         await self._fleet.close()
         await self._counters.close()
+        await self._telemetry.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = Reply(send, new_id())
         self._running += 1
+        telemetry.in_flight.inc()
         try:
             if self._draining:
                 raise Refusal(503, "shutting_down", "This gateway is shutting down. Send the call again.", None, 1)
             await self._route(scope, receive, answer)
         except Refusal as refusal:
+            self._telemetry.refused(refusal.code)
             await answer.refuse(refusal)
         except reply.Disconnected:
             pass
@@ -78,6 +83,7 @@ class Gateway:
             await answer.refuse(Refusal(500, "internal_error", message))
         finally:
             self._running -= 1
+            telemetry.in_flight.dec()
             if not self._running:
                 self._idle.set()
 
