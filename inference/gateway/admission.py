@@ -48,6 +48,11 @@ class Counters:
         self._server, self._era = b"", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def pipe(self) -> Pipeline:
+        """The way to the same Redis, for what is not counted."""
+        return self._pipe
+
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
 
@@ -103,6 +108,13 @@ class Counters:
             except Unavailable:
                 await asyncio.sleep(pause)
         log.error("Could not settle %s yet; it is sent again until Redis takes it.", event.request_id)
+
+    def knows(self, request_id: str, tenant: str) -> bool:
+        """Whether it is a call of that tenant which the ledger may not have yet."""
+        if request_id in self._open:
+            return self._open[request_id][0].event.tenant == tenant
+        kept = self._kept.get(request_id)
+        return kept is not None and kept.event.tenant == tenant
 
     async def moment(self, tenant: str) -> tuple[int, int]:
         """Now by Redis's clock (us) and the tenant's epoch, 0 if Redis has none; raises Unavailable."""

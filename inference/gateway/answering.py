@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from inference import protocol
-from inference.gateway import refusing, reply
+from inference.gateway import once, refusing, reply
 from inference.gateway.admission import Counters
 from inference.gateway.call import Blocked, Call
 from inference.gateway.door import Door
@@ -24,6 +25,20 @@ ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls bet
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
 
 
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request with whoever sent it; `ended` is how it was settled, `body` the answer if it went as a whole."""
+
+    scope: Scope
+    receive: Receive
+    reply: Reply
+    snapshot: TenantSnapshot
+    key: Key
+    request: Request
+    ended: Event | None = None
+    body: bytes | None = None
+
+
 class Answering:
     """`secret` signs what refusals say of themselves."""
 
@@ -35,20 +50,42 @@ class Answering:
         self._unmarked_until = 0.0
 
     async def answer(self, scope: Scope, receive: Receive, answer: Reply) -> None:
-        """Top to bottom; whatever happens after the admission, the call is settled once."""
+        """Raises Refusal."""
         snapshot, key = await self._door.open(scope)  # a stranger's body is not read
         request = protocol.PARSERS[scope["path"]](await reply.body(scope, receive))
-        call, verdict = await self._admit(scope, snapshot, key, request, answer.request_id)
-        settle, headers = partial(self._settle, call), refusing.windows(verdict) | call.headers()
+        asked = Asked(scope, receive, answer, snapshot, key, request)
+        if text := once.key_of(scope):
+            await self._answer_once(asked, text)
+        else:
+            await self._answer(asked)
+
+    async def _answer_once(self, asked: Asked, text: str) -> None:
+        """Under an Idempotency-Key: the first time as ever, then with what that came to."""
+        tenant, key, digest = asked.snapshot.tenant, asked.key.id, asked.request.digest
+        first = once.Once(self._counters.pipe, tenant, key, text, digest, asked.reply.request_id)
+        try:
+            await first.begin()
+        except once.Replay as replay:
+            headers = {"idempotent-replayed": "true", "x-paramstack-first": replay.request_id}
+            return await asked.reply.json(200, replay.body, headers)
+        try:
+            await self._answer(asked)
+        finally:
+            await first.end(asked.ended, asked.body if asked.snapshot.keeps_answers else None)
+
+    async def _answer(self, asked: Asked) -> None:
+        """Top to bottom; whatever happens after the admission, the call is settled once."""
+        call, verdict = await self._admit(asked)
+        settle, headers = partial(self._settle, asked, call), refusing.windows(verdict) | call.headers()
         try:
             response = await self._fleet.post(call, call.guard())
             async with response:
-                if request.stream:
-                    await self._streams.relay(call, response, headers, receive, answer, settle)
+                if asked.request.stream:
+                    await self._streams.relay(call, response, headers, asked.receive, asked.reply, settle)
                 else:
-                    body = await call.plain(response)
+                    asked.body = await call.plain(response)
                     await call.settle(settle, "settled")
-                    await answer.json(200, body, headers)
+                    await asked.reply.json(200, asked.body, headers)
         except Blocked as block:
             await call.settle(settle, "blocked", block.rule, free=True)
             block.also = headers
@@ -60,18 +97,18 @@ class Answering:
         finally:
             await call.settle(settle, "aborted", "interrupted")
 
-    async def _settle(self, call: Call, event: Event) -> None:
+    async def _settle(self, asked: Asked, call: Call, event: Event) -> None:
+        asked.ended = event
         self._telemetry.ended(call.request.operation.name, event, call.host)
         await self._counters.settle(event)
 
-    async def _admit(
-        self, scope: Scope, snapshot: TenantSnapshot, key: Key, request: Request, request_id: str
-    ) -> tuple[Call, Verdict]:
+    async def _admit(self, asked: Asked) -> tuple[Call, Verdict]:
         """The call with its hold taken. A snapshot that is out of date is read again and tried again."""
+        snapshot, key, request = asked.snapshot, asked.key, asked.request
         for _ in range(ATTEMPTS):
             unmarked = False
             try:
-                call = _plan(request_id, snapshot, key, request)
+                call = _plan(asked.reply.request_id, snapshot, key, request)
             except Refusal as refusal:  # by the settings as they are now, or as they were?
                 if now_us := await self._door.now_if_current(snapshot, key):
                     raise self._decided(refusal, snapshot, key, request.model, now_us) from None
@@ -83,7 +120,7 @@ class Answering:
                 self._check(verdict, call)
                 unmarked = verdict.reason == "unmarked"
             old = snapshot
-            snapshot, key = await self._door.open(scope, old)
+            snapshot, key = await self._door.open(asked.scope, old)
             if unmarked and snapshot.mark == old.mark:  # not rebuilt yet
                 self._unmarked_until = time.monotonic() + MARK_SECONDS
                 raise Unavailable

@@ -13,6 +13,7 @@ from inference.gateway.cache import Cache
 from inference.gateway.call import new_id
 from inference.gateway.catalogue import Catalogue
 from inference.gateway.door import Door
+from inference.gateway.feedback import FeedbackDesk, Keep
 from inference.gateway.fleet import Fleet
 from inference.gateway.reply import Receive, Reply, Scope, Send
 from inference.gateway.snapshot import Loader
@@ -22,17 +23,25 @@ from inference.protocol import Refusal
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
-MODELS = "/v1/models"
-KNOWN = (*protocol.PARSERS, MODELS)
+MODELS, FEEDBACK = "/v1/models", "/v1/feedback"
+KNOWN = (*protocol.PARSERS, MODELS, FEEDBACK)
 
 
 class Gateway:
     """`load_snapshot(key_id)` may block (it runs in a thread) and answers None for a key that opens nothing.
 
-    `decision_secret` signs what refusals say of themselves; `log` writes a line of JSON for each call to stderr.
+    `decision_secret` signs what refusals say of themselves; `keep_feedback` may block too, without it there is none;
+    `log` writes a line of JSON for each call to stderr.
     """
 
-    def __init__(self, load_snapshot: Loader, redis_url: str, decision_secret: bytes, log: bool = False) -> None:
+    def __init__(
+        self,
+        load_snapshot: Loader,
+        redis_url: str,
+        decision_secret: bytes,
+        keep_feedback: Keep | None = None,
+        log: bool = False,
+    ) -> None:
         self._snapshots = Cache(load_snapshot, lambda snapshot: self._counters.adopt(snapshot.mark, snapshot.sequence))
         self._streams = Streams(self._snapshots)
         self._counters = Counters(redis_url, self._streams.renewed)
@@ -40,6 +49,7 @@ class Gateway:
         door = Door(self._snapshots, self._counters)
         self._answering = Answering(door, self._counters, self._fleet, self._streams, self._telemetry, decision_secret)
         self._catalogue = Catalogue(door)
+        self._feedback = FeedbackDesk(door, self._counters, keep_feedback) if keep_feedback else None
         self._running = 0
         self._idle = asyncio.Event()
         self._draining = False
@@ -95,6 +105,9 @@ class Gateway:
         elif path == MODELS or path.startswith(f"{MODELS}/"):
             _allow(method, "GET")
             await self._catalogue.models(scope, path.removeprefix(MODELS).strip("/"), answer)
+        elif path == FEEDBACK and self._feedback:
+            _allow(method, "POST")
+            await self._feedback.take(scope, receive, answer)
         else:
             raise Refusal(404, "not_found", f"There is no {path[:80]} here. Known: {', '.join(KNOWN)}.")
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +17,13 @@ HOST = Host("engine-1", "http://127.0.0.1:1")
 
 
 def event(**facts):
-    told = {"status": "settled", "input_tokens": 7, "output_tokens": 5, "latency_ms": 500, "ttft_ms": 100}
+    told: dict[str, Any] = {
+        "status": "settled",
+        "input_tokens": 7,
+        "output_tokens": 5,
+        "latency_ms": 500,
+        "ttft_ms": 100,
+    }
     return Event("req_1", "tenant-1", "key-1", "2026-11-25", model="chat", served="demo", **(told | facts))
 
 
