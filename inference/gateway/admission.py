@@ -85,10 +85,11 @@ class Counters:
         seen = self._seen if terms.mark == self._mark else 0
         asked = self._pipe.run(metering.ADMIT, metering.admit(event, terms, call.hold_nano, call.tokens, seen))
         try:
-            verdict = metering.verdict(await asyncio.shield(asked))
-        except (Unavailable, asyncio.CancelledError):
+            verdict = metering.verdict(await asked)
+        except (Unavailable, asyncio.CancelledError) as error:
             # The step may run or have run all the same: release a hold that nobody will use.
-            self._pipe.spawn(self._release(event, asked))
+            gone = isinstance(error, asyncio.CancelledError)
+            self._pipe.spawn(self._release(event, "client_disconnected" if gone else "counters_unavailable"))
             raise
         if verdict.reason != "unmarked":
             self._saw(terms.mark, verdict.sequence)
@@ -139,16 +140,11 @@ class Counters:
                 await self._unmark(mark)
             self._saw(mark, settled.sequence)
 
-    async def _release(self, event: Event, asked: asyncio.Future[Any]) -> None:
+    async def _release(self, event: Event, reason: str) -> None:
         """Books nothing for a call that got nothing. Until a hold is found, it may still be on its way to Redis."""
-        reply: Any = (await asyncio.gather(asked, return_exceptions=True))[0]
-        lost = isinstance(reply, BaseException)
-        if not lost and metering.verdict(reply).reason:
-            return
         for pause in (*SETTLE_PAUSES, None):
             with contextlib.suppress(Unavailable):
-                if not lost or await self._pipe.ask("HEXISTS", metering.HOLDS, event.request_id):
-                    reason = "counters_unavailable" if lost else "client_disconnected"
+                if await self._pipe.ask("HEXISTS", metering.HOLDS, event.request_id):
                     await self.settle(event.ending("aborted", reason=reason))
                     return
             if pause:

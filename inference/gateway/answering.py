@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference import protocol
-from inference.gateway import once, refusing, reply
+from inference.gateway import once, refusing, reply, upstream
 from inference.gateway.admission import Counters
-from inference.gateway.call import Blocked, Call
+from inference.gateway.call import Blocked, Call, Settle
 from inference.gateway.door import Door
 from inference.gateway.fleet import Fleet
 from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
-from inference.gateway.streams import Streams
 from inference.gateway.telemetry import Telemetry
+from inference.gateway.upstream import EngineUnavailable, Response
+from inference.gateway.watching import Watch
 from inference.protocol import Refusal, Request
 from tenants import decisions
 from tenants.metering import Event, Verdict
 
 ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls between costs one
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # an engine that does not speak the format
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
 
 
@@ -43,9 +45,9 @@ class Answering:
     """`secret` signs what refusals say of themselves."""
 
     def __init__(
-        self, door: Door, counters: Counters, fleet: Fleet, streams: Streams, telemetry: Telemetry, secret: bytes
+        self, door: Door, counters: Counters, fleet: Fleet, watch: Watch, telemetry: Telemetry, secret: bytes
     ) -> None:
-        self._door, self._counters, self._fleet, self._streams = door, counters, fleet, streams
+        self._door, self._counters, self._fleet, self._watch = door, counters, fleet, watch
         self._telemetry, self._secret = telemetry, secret
         self._unmarked_until = 0.0
 
@@ -77,25 +79,48 @@ class Answering:
         """Top to bottom; whatever happens after the admission, the call is settled once."""
         call, verdict = await self._admit(asked)
         settle, headers = partial(self._settle, asked, call), refusing.windows(verdict) | call.headers()
+        self._watch.begin(call, asked.receive)
         try:
-            response = await self._fleet.post(call, call.guard())
-            async with response:
+            async with await self._fleet.post(call, call.guard()) as response:
                 if asked.request.stream:
-                    await self._streams.relay(call, response, headers, asked.receive, asked.reply, settle)
+                    await self._stream(call, response, headers, asked.reply, settle)
                 else:
                     asked.body = await call.plain(response)
                     await call.settle(settle, "settled")
                     await asked.reply.json(200, asked.body, headers)
-        except Blocked as block:
-            await call.settle(settle, "blocked", block.rule, free=True)
-            block.also = headers
-            raise
         except Refusal as refusal:
-            await call.settle(settle, "aborted", refusal.code, free=True)
+            refusal = await self._ended(call, refusal, settle)
             refusal.also = headers
-            raise
+            raise refusal from None
         finally:
+            self._watch.end(call)
             await call.settle(settle, "aborted", "interrupted")
+
+    async def _stream(
+        self, call: Call, response: Response, headers: dict[str, str], answer: Reply, settle: Settle
+    ) -> None:
+        """Relays until the engine is done or the client is gone. The row is written before the last event goes."""
+        await answer.begin_stream(headers)
+        try:
+            await call.relay(response, answer.chunk)
+            await call.settle(settle, "settled")
+            await answer.chunk(protocol.DONE, more=False)
+        except (*upstream.BROKEN, *UNREADABLE, EngineUnavailable) as error:
+            failed = EngineUnavailable(call.target.served, type(error).__name__)
+            await answer.end_stream(await self._ended(call, failed, settle, "engine_failed"))
+
+    async def _ended(self, call: Call, refusal: Refusal, settle: Settle, reason: str = "") -> Refusal:
+        """Settles a call that ended with `refusal`, for `reason` or its code; answers what its caller is told."""
+        if call.left:
+            await call.settle(settle, "aborted", "client_disconnected")
+        elif call.stopped:
+            await call.settle(settle, "aborted", call.stopped)
+            return refusing.stopped(call.stopped)
+        elif isinstance(refusal, Blocked):
+            await call.settle(settle, "blocked", refusal.rule, free=True)
+        else:
+            await call.settle(settle, "aborted", reason or refusal.code, free=True)
+        return refusal
 
     async def _settle(self, asked: Asked, call: Call, event: Event) -> None:
         asked.ended = event

@@ -17,8 +17,8 @@ from inference.gateway.feedback import FeedbackDesk, Keep
 from inference.gateway.fleet import Fleet
 from inference.gateway.reply import Receive, Reply, Scope, Send
 from inference.gateway.snapshot import Loader
-from inference.gateway.streams import Streams
 from inference.gateway.telemetry import Telemetry
+from inference.gateway.watching import Watch
 from inference.protocol import Refusal
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class Gateway:
         log: bool = False,
     ) -> None:
         self._snapshots = Cache(load_snapshot, lambda snapshot: self._counters.adopt(snapshot.mark, snapshot.sequence))
-        self._streams = Streams(self._snapshots)
-        self._counters = Counters(redis_url, self._streams.renewed)
+        self._watch = Watch(self._snapshots)
+        self._counters = Counters(redis_url, self._watch.renewed)
         self._fleet, self._telemetry = Fleet(), Telemetry(log=log)
         door = Door(self._snapshots, self._counters)
-        self._answering = Answering(door, self._counters, self._fleet, self._streams, self._telemetry, decision_secret)
+        self._answering = Answering(door, self._counters, self._fleet, self._watch, self._telemetry, decision_secret)
         self._catalogue = Catalogue(door)
         self._feedback = FeedbackDesk(door, self._counters, keep_feedback) if keep_feedback else None
         self._running = 0
