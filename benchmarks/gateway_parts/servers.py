@@ -110,9 +110,8 @@ def nginx(ground: Stand, upstream: int) -> Server:
     home, port = ground.directory / "nginx", free_port()
     home.mkdir()
     (home / "nginx.conf").write_text(NGINX % {"home": home, "port": port, "upstream": upstream})
-    made = Process(
-        [binary, "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")], ground.env, home / "out.log"
-    )
+    command = [binary, "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
+    made = Process(command, ground.env, home / "out.log")
     ground.processes.append(made)
     made.start()
     return Server("nginx", port, made)
@@ -202,9 +201,7 @@ def litellm_limits(server: Server) -> dict[str, object]:
 
 
 def _plain_redis(ground: Stand, port: int) -> Process:
-    options = (
-        f"--port {port} --bind 127.0.0.1 --daemonize no --loglevel warning --appendonly no --dir {ground.directory}"
-    )
+    options = f"--port {port} --bind 127.0.0.1 --loglevel warning --appendonly no --dir {ground.directory}"
     made = Process([redis_binary(), *options.split(), "--save", ""], ground.env, ground.directory / "peer-redis.log")
     ground.processes.append(made)
     made.start()

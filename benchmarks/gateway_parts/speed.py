@@ -164,9 +164,7 @@ def absolute(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
 
 
 def tell(facts: Mapping[str, Any]) -> None:
-    say(
-        f"{'median (min - max)':14} {'CPU us':>26} {'Redis us':>9} {'beside us':>9} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8}"
-    )
+    say(f"{'':18} {'CPU us (min - max)':>26} {'Redis':>9} {'beside':>9} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
     for name, one in facts["absolute"].items():
         cpu = "{median:,.1f} ({min:,.1f} - {max:,.1f})".format(**one["cpu_us"])
         store, beside, rps, p50, p99 = (one[field]["median"] for field in MEASURED[1:])
