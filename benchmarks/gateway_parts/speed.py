@@ -135,7 +135,7 @@ def figures(windows: Sequence[Window], firsts: Mapping[str, Sequence[float]]) ->
 
     def typical(server: str, kind: str, *fields: str) -> float:
         found = [window for window in windows if (window.server, window.kind) == (server, kind)]
-        return median(sum(getattr(window, field) for field in fields) for window in found)
+        return float(median(sum(getattr(window, field) for field in fields) for window in found))
 
     found = {"redis_us": typical("ours", "json", "redis_us")}
     found["nginx_cpu_ratio"] = typical("ours", "json", "cpu_us") / typical("nginx", "json", "cpu_us")
