@@ -11,6 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -53,6 +54,14 @@ class Server:
         """Seconds so far: of the server, of its Redis, of what works beside it."""
         store = proc.cpu_seconds(self.redis.pid) if self.redis else 0.0
         return proc.cpu_seconds(self.process.pid), store, sum(proc.cpu_seconds(one.pid) for one in self.beside)
+
+    def commands(self) -> int:
+        """How many its Redis has run."""
+        if not self.redis:
+            return 0
+        with redis.Redis.from_url(self.redis_url) as client:
+            told: Any = client.info("commandstats")
+        return sum(int(command["calls"]) for command in told.values())
 
     def rest(self) -> None:
         """Until nothing that earlier calls left to do is waiting."""

@@ -69,14 +69,13 @@ def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any
         say(f"LiteLLM with a limit of {servers.SMALL_LIMIT}: {facts['litellm_limits']}")
     else:
         say("LiteLLM is not installed (make peers NAME=litellm): its figures are not measured")
-    for server in compared:
-        for stream in KINDS.values():
-            programs.load(server.port, server.key, server.model, stream=stream, clients=CLIENTS, seconds=size.warm)
+    facts["redis_commands_per_call"] = {server.name: warm_up(server, size.warm) for server in compared}
     windows = run(compared, size, port)
     firsts = first_chunks(compared, size)
     mine.rest()
     facts["usage_events"] = UsageEvent.objects.filter(source="gateway").count()
     facts |= {"absolute": absolute(windows), "ttfc_ms": {name: harness.spread(all_) for name, all_ in firsts.items()}}
+    say(f"commands that its Redis runs for a call: {facts['redis_commands_per_call']}")
     tell(facts)
     return figures(windows, firsts), facts
 
@@ -89,6 +88,15 @@ def run(compared: Sequence[Server], size: Size, upstream: int) -> list[Window]:
             for server in order:
                 windows.append(window(server, kind, size.seconds[server.name], upstream))
     return windows
+
+
+def warm_up(server: Server, seconds: float) -> float:
+    """Both kinds of call; answers how many commands its Redis runs for a call, those inside of scripts included."""
+    before, calls = server.commands(), 0
+    for stream in KINDS.values():
+        told = programs.load(server.port, server.key, server.model, stream=stream, clients=CLIENTS, seconds=seconds)
+        calls += told["completed"]
+    return round((server.commands() - before) / calls, 2)
 
 
 def window(server: Server, kind: str, seconds: float, upstream: int) -> Window:
