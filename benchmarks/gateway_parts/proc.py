@@ -16,6 +16,12 @@ def cpu_seconds(root: int) -> float:
     return sum(stats[pid].ticks for pid in family) / TICK
 
 
+def machine_seconds() -> float:
+    """What all processors of the machine worked, for whomever, and what a host took from them (steal)."""
+    user, nice, system, _idle, _wait, *interrupts = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
+    return (user + nice + system + sum(interrupts)) / TICK
+
+
 def rss_kb(pid: int) -> int:
     """Resident memory of one process in kB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -8,6 +8,8 @@ rounds. A window begins when the ledger writer has nothing left to do of the one
 from __future__ import annotations
 
 import json
+import os
+import time
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.gateway_parts import programs, servers
+from benchmarks.gateway_parts import proc, programs, servers
 from benchmarks.gateway_parts.servers import Server
 from benchmarks.ledger_parts.stand import NotThere, Stand, say
 from tenants.models import UsageEvent
@@ -41,7 +43,10 @@ QUICK = Size(1, {"ours": 0.7, "litellm": 1.5, "nginx": 0.5}, 0.3, 1, {"ours": 30
 
 @dataclass(frozen=True)
 class Window:
-    """Microseconds of CPU of one call: of the server, its Redis, and what works beside it (ours: the ledger writer)."""
+    """Microseconds of CPU of one call: of the server, its Redis, and what works beside it (ours: the ledger writer).
+
+    `others` are the cores that were busy with what is none of the bench's own processes (and with its PostgreSQL).
+    """
 
     server: str
     kind: str
@@ -52,6 +57,7 @@ class Window:
     rps: float
     p50_ms: float
     p99_ms: float
+    others: float = 0.0
 
 
 def measure(ground: Stand, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
@@ -102,9 +108,9 @@ def warm_up(server: Server, seconds: float) -> float:
 def window(server: Server, kind: str, seconds: float, upstream: int) -> Window:
     """One server, one kind of call; raises NotThere if the upstream did not see every call."""
     server.rest()
-    before, served = server.cpu(), served_by(upstream)
+    before, served, foreign, began = server.cpu(), served_by(upstream), foreign_seconds(), time.monotonic()
     told = programs.load(server.port, server.key, server.model, stream=KINDS[kind], clients=CLIENTS, seconds=seconds)
-    after = server.cpu()
+    after, others = server.cpu(), (foreign_seconds() - foreign) / (time.monotonic() - began)
     calls = told["completed"]
     if served_by(upstream) - served != calls:
         raise NotThere(f"{server.name} answered {calls} calls, the upstream {served_by(upstream) - served}")
@@ -112,7 +118,13 @@ def window(server: Server, kind: str, seconds: float, upstream: int) -> Window:
     cpu, store, _ = per_call(before, after, calls)
     beside = per_call(before, server.cpu(), calls)[2]  # also what it did when the window was over
     rate = round(calls / told["seconds"], 1)
-    return Window(server.name, kind, calls, cpu, store, beside, rate, told["p50_ms"], told["p99_ms"])
+    times = told["p50_ms"], told["p99_ms"]
+    return Window(server.name, kind, calls, cpu, store, beside, rate, *times, round(others, 2))
+
+
+def foreign_seconds() -> float:
+    """CPU of everything on this machine but this process and its descendants."""
+    return proc.machine_seconds() - proc.cpu_seconds(os.getpid())
 
 
 def served_by(upstream: int) -> int:
@@ -158,7 +170,7 @@ def figures(windows: Sequence[Window], firsts: Mapping[str, Sequence[float]]) ->
     return {name: round(value, 2) for name, value in found.items()}
 
 
-MEASURED = ("cpu_us", "redis_us", "beside_us", "rps", "p50_ms", "p99_ms")
+MEASURED = ("cpu_us", "redis_us", "beside_us", "rps", "p50_ms", "p99_ms", "others")
 
 
 def absolute(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
@@ -172,11 +184,12 @@ def absolute(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
 
 
 def tell(facts: Mapping[str, Any]) -> None:
-    say(f"{'':18} {'CPU us (min - max)':>26} {'Redis':>9} {'beside':>9} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
+    heads = f"{'CPU us (min - max)':>28} {'Redis':>7} {'beside':>7} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'others':>6}"
+    say(f"{'':18} {heads}")
     for name, one in facts["absolute"].items():
         cpu = "{median:,.1f} ({min:,.1f} - {max:,.1f})".format(**one["cpu_us"])
-        store, beside, rps, p50, p99 = (one[field]["median"] for field in MEASURED[1:])
-        say(f"{name:18} {cpu:>26} {store:>9,.1f} {beside:>9,.1f} {rps:>9,.1f} {p50:>8.2f} {p99:>8.2f}")
+        store, beside, rps, p50, p99, others = (one[field]["median"] for field in MEASURED[1:])
+        say(f"{name:18} {cpu:>28} {store:>7,.1f} {beside:>7,.1f} {rps:>9,.1f} {p50:>8.2f} {p99:>8.2f} {others:>6.2f}")
     for name, one in facts["ttfc_ms"].items():
         say(f"{name}: first chunk after {one['median']} ms ({one['min']} - {one['max']}) at one connection")
 

@@ -32,6 +32,12 @@ def test_the_time_of_a_child_that_ended_counts():
     assert proc.cpu_seconds(os.getpid()) - before >= 0.29
 
 
+def test_the_machine_worked_at_least_as_much_as_one_process():
+    before, own = proc.machine_seconds(), proc.cpu_seconds(os.getpid())
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    assert proc.machine_seconds() - before >= proc.cpu_seconds(os.getpid()) - own - 0.1 > 0.1
+
+
 def test_a_process_has_memory():
     assert proc.rss_kb(os.getpid()) > 1_000
     with pytest.raises(FileNotFoundError):
