@@ -184,7 +184,7 @@ def absolute(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
 
 
 def tell(facts: Mapping[str, Any]) -> None:
-    heads = f"{'CPU us (min - max)':>28} {'Redis':>7} {'beside':>7} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'others':>6}"
+    heads = f"{'CPU us (min - max)':>28} {'Redis':>7} {'beside':>7} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} others"
     say(f"{'':18} {heads}")
     for name, one in facts["absolute"].items():
         cpu = "{median:,.1f} ({min:,.1f} - {max:,.1f})".format(**one["cpu_us"])
