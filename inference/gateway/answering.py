@@ -14,6 +14,7 @@ from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
 from inference.gateway.streams import Streams
+from inference.gateway.upstream import WrongKey
 from inference.protocol import Refusal, Request
 from tenants import decisions
 from tenants.metering import Verdict
@@ -52,6 +53,8 @@ class Answering:
         except Refusal as refusal:
             await call.settle(settle, "aborted", refusal.code, free=True)
             refusal.also = headers
+            if isinstance(refusal, WrongKey):
+                await self._door.doubt(snapshot, key)
             raise
         finally:
             await call.settle(settle, "aborted", "interrupted")
