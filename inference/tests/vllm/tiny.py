@@ -77,9 +77,16 @@ class Alone:
         for name, path in adapters.items():
             model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
             self.tuned[name] = PeftModel.from_pretrained(model, str(path)).eval()
+        self.answers: dict[tuple[str, str, int], tuple[list[int], str]] = {}
 
     def answer(self, adapter: str, text: str, tokens: int) -> tuple[list[int], str]:
         """Ids (the end token included) and text; no adapter is the base."""
+        asked = adapter, text, tokens
+        if asked not in self.answers:
+            self.answers[asked] = self._answer(*asked)
+        return self.answers[asked]
+
+    def _answer(self, adapter: str, text: str, tokens: int) -> tuple[list[int], str]:
         import torch
 
         messages = [{"role": "user", "content": text}]
