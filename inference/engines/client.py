@@ -70,7 +70,7 @@ class Engine:
         import httpx2
 
         try:
-            response = httpx2.request(method, self.url + path, json=body, headers=self._headers(), timeout=self.timeout)
+            response = httpx2.request(method, self.url + path, json=body, headers=self.headers(), timeout=self.timeout)
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:
@@ -80,7 +80,8 @@ class Engine:
         # vLLM answers some control calls with a bare sentence
         return response.json() if "json" in response.headers.get("content-type", "") else response.text
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """What opens it now."""
         secret = key.read(self.key_file) if self.key_file else ""
         return {"Authorization": f"Bearer {secret}"} if secret else {}
 

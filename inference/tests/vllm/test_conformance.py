@@ -21,7 +21,10 @@ SCHEMA = {
     "required": ["tur", "acil"],
     "additionalProperties": False,
 }
-TOOL = {"type": "function", "function": {"name": "ara", "description": "Belge arar.", "parameters": SCHEMA}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "ara", "description": "Belge arar.", "parameters": SCHEMA, "strict": True},
+}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "talep", "schema": SCHEMA, "strict": True}}
 # JSON may have blanks, and a model with random weights writes nothing else: without tab, line ends and space it ends.
 NO_BLANKS = {"199": -100, "200": -100, "203": -100, "222": -100}
@@ -83,10 +86,16 @@ AGREEING: dict[str, Ask] = {
     "json object": chat(response_format={"type": "json_object"}, max_tokens=40),
     "text format": chat(response_format={"type": "text"}),
     "a forced tool": chat(
-        tools=[TOOL], tool_choice={"type": "function", "function": {"name": "ara"}}, logit_bias=NO_BLANKS, max_tokens=60
+        tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "ara"}},
+        logit_bias=NO_BLANKS,
+        max_tokens=100,
     ),
     "a stream of a forced tool": stream(
-        tools=[TOOL], tool_choice={"type": "function", "function": {"name": "ara"}}, logit_bias=NO_BLANKS, max_tokens=60
+        tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "ara"}},
+        logit_bias=NO_BLANKS,
+        max_tokens=100,
     ),
     "tools as it likes": chat(tools=[TOOL]),
     "tools it must not use": chat(tools=[TOOL], tool_choice="none"),
@@ -107,7 +116,6 @@ AGREEING: dict[str, Ask] = {
     "completion": complete(),
     "completion with echo": complete(echo=True),
     "completion of prompts": complete(prompt=["kota nedir", "iade"]),
-    "completion of tokens": complete(prompt=[40, 41, 42]),
     "completion with logprobs": complete(logprobs=2),
     "completion, n and stop": complete(n=2, stop="yap", seed=2, temperature=1.0),
     "completion as a stream": complete(stream=True, stream_options={"include_usage": True}),
@@ -128,6 +136,16 @@ BAD: dict[str, tuple[int, dict[str, Any]]] = {
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "yok"}}}},
     ),
     "a format that is none": (400, {"response_format": {"type": "xml"}}),
+}
+
+# What vLLM would do and the gateway does not: nobody could check or count it, or it is another tenant's business.
+STRICTER: dict[str, Ask] = {
+    "a prompt that no guardrail can read": complete(prompt=[40, 41, 42]),
+    "a role that is none": chat(messages=[{"role": "friend", "content": "a"}]),
+    "another place in the queue": chat(extra_body={"priority": 0}),
+    "another tenant's cache": chat(extra_body={"cache_salt": "guess"}),
+    "what is not opened": chat(extra_body={"return_token_ids": True}),
+    "a field that nobody knows": chat(extra_body={"surprise": 1}),
 }
 
 
@@ -209,6 +227,14 @@ def test_what_vllm_refuses_is_refused_alike(both: tuple[openai.OpenAI, openai.Op
         assert refused.value.status_code == status
         assert isinstance(refused.value.body, dict)
         assert refused.value.body["message"]
+
+
+@pytest.mark.parametrize("name", STRICTER)
+def test_the_gateway_refuses_what_vllm_alone_would_do(both: tuple[openai.OpenAI, openai.OpenAI], name: str):
+    gateway, engine = both
+    assert STRICTER[name](engine)
+    with pytest.raises(openai.BadRequestError):
+        STRICTER[name](gateway)
 
 
 def test_the_gateway_lists_the_base_and_the_tenant_s_adapter(both: tuple[openai.OpenAI, openai.OpenAI], front: Front):
