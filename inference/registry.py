@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Q
 
@@ -17,7 +16,7 @@ from attestation import keyring, statements
 from attestation import verify as verification
 from attestation.models import Statement
 from attestation.signing import VerificationError, gettext_noop
-from inference.engines import client
+from inference import serving
 from inference.models import Adapter, Alias, BaseModel
 from tenants import audit, epochs
 from tenants.models import Tenant, User
@@ -112,7 +111,7 @@ def verify(adapter: Adapter) -> dict[str, Any]:
 def load(adapter: Adapter, actor: User | None = None) -> Adapter:
     """Verifies, then lets the engine load; raises VerificationError or engines.client.EngineError."""
     verify(adapter)
-    client.Engine(settings.ENGINE_URL).load(adapter.engine_name, adapter.path)
+    serving.engine().load(adapter.engine_name, adapter.path)
     with transaction.atomic():
         lock(adapter)
         _enter(adapter, Adapter.State.LOADED, "adapter.load", actor)
@@ -125,7 +124,7 @@ def restore(adapter: Adapter) -> bool:
     Changes no state: only a person loads and unloads. Raises VerificationError or engines.client.EngineError.
     """
     verify(adapter)
-    engine = client.Engine(settings.ENGINE_URL)
+    engine = serving.engine()
     wanted = Adapter.objects.filter(pk=adapter.pk, state=Adapter.State.LOADED)
     if not wanted.exists():
         return False
@@ -144,7 +143,7 @@ def unload(adapter: Adapter, actor: User | None = None) -> Adapter:
         if users:
             raise AdapterInUse(adapter, list(users))
         _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)
-    client.Engine(settings.ENGINE_URL).unload(adapter.engine_name)
+    serving.engine().unload(adapter.engine_name)
     return adapter
 
 

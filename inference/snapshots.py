@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.utils import timezone
 
-from inference import policies
+from inference import policies, serving
 from inference.gateway.snapshot import NEVER, Host, Key, Route, Target, TenantSnapshot
 from inference.models import Adapter, Alias, BaseModel
 from tenants import counters, metering
@@ -175,7 +175,7 @@ def _target(book: Book, base: BaseModel, adapter: Adapter | None) -> Target:
         context_tokens=base.context_tokens,
         base=base.name,
         base_digest=base.digest,
-        hosts=(Host("engine", settings.ENGINE_URL),),
+        hosts=(Host("engine", settings.ENGINE_URL, serving.secret()),),
     )
 
 

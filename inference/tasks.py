@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 
 from celery import shared_task
-from django.conf import settings
 
 from attestation.signing import VerificationError
-from inference import registry
+from inference import registry, serving
 from inference.engines import client
 from inference.models import Adapter
 
@@ -22,7 +21,7 @@ def reconcile_engine() -> int:
     Each is verified again. One that fails is left out and said in the log; its callers get 503 meanwhile.
     """
     try:
-        present = set(client.Engine(settings.ENGINE_URL).models())
+        present = set(serving.engine().models())
     except client.EngineError as error:
         log.warning("The engine cannot be asked: %s", error)
         return 0

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
+from inference import serving
 from inference.engines import client
 from tenants import counters, ledger, metering
 from tenants.ledger import proof
@@ -39,7 +39,7 @@ def checks() -> list[Check]:
 def _engine() -> Check:
     name = _("engine")
     try:
-        served = client.Engine(settings.ENGINE_URL).models()
+        served = serving.engine().models()
     except client.EngineDown as down:
         if down.status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Check(name, "queued", _("Starting"), down.cause)

@@ -59,6 +59,8 @@ def web_command() -> list[str]:
 
 def engine_command() -> list[str]:
     options = ["--model", str(settings.ENGINE_MODEL), "--port", str(settings.ENGINE_PORT)]
+    if settings.ENGINE == "vllm":
+        return [sys.executable, str(settings.ROOT / "manage.py"), "launch_vllm", *options]
     return [*python("inference.engines.embedded"), *options]
 
 

@@ -46,7 +46,8 @@ def status(url: str) -> int | None:
 def engine_serves() -> bool:
     """Whether the engine answers, and serves its base model where there is one to load."""
     found = status(f"{settings.ENGINE_URL}/health")
-    waits_rightly = found == 503 and settings.ENGINE_EMBEDDED and not Path(settings.ENGINE_MODEL).exists()
+    waits = None if settings.ENGINE == "vllm" else 503  # vLLM cannot listen before it has a model
+    waits_rightly = found == waits and settings.ENGINE_EMBEDDED and not Path(settings.ENGINE_MODEL).exists()
     return found == 200 or waits_rightly
 
 

@@ -30,7 +30,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from paramstack_site import child, embedded, logs, programs, readiness
 
 SPACE = 500 * 1024 * 1024  # bytes that must be free under var/
-READY = 120.0  # seconds until every program must have answered once
+READY = 300.0 if settings.ENGINE == "vllm" else 120.0  # seconds until every program must have answered once
 STOPPED = 25.0  # seconds until everything must have ended in good order
 
 

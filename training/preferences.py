@@ -17,6 +17,7 @@ from django.conf import settings
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from inference import serving
 from inference.engines import client as engines
 from training import claude, generators, judges, quotes, samples
 from training.generators import Answer
@@ -114,7 +115,7 @@ class Kit:
 
     @cached_property
     def engine(self) -> engines.Engine:
-        return engines.Engine(settings.ENGINE_URL)
+        return serving.engine()
 
     @cached_property
     def local_model(self) -> str:

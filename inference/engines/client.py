@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inference.engines import key
+
 TIMEOUT = 120.0  # seconds; a load reads files, an answer on a CPU takes its time
 
 
@@ -29,11 +31,11 @@ class EngineDown(EngineError):
 
 
 class Engine:
-    """An engine at `url`, e.g. http://127.0.0.1:8041."""
+    """An engine at `url`, e.g. http://127.0.0.1:8041. `key_file` has what opens it, another one after each start."""
 
-    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT, key_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        self.timeout = timeout
+        self.timeout, self.key_file = timeout, key_file
 
     def health(self) -> dict[str, Any]:
         """Raises EngineDown while the engine is not there or has no model yet."""
@@ -68,7 +70,7 @@ class Engine:
         import httpx2
 
         try:
-            response = httpx2.request(method, self.url + path, json=body, timeout=self.timeout)
+            response = httpx2.request(method, self.url + path, json=body, headers=self.headers(), timeout=self.timeout)
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:
@@ -77,6 +79,11 @@ class Engine:
             raise EngineError(_message(response), response.status_code)
         # vLLM answers some control calls with a bare sentence
         return response.json() if "json" in response.headers.get("content-type", "") else response.text
+
+    def headers(self) -> dict[str, str]:
+        """What opens it now."""
+        secret = key.read(self.key_file) if self.key_file else ""
+        return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
 def _message(response: Any) -> str:

@@ -16,7 +16,7 @@ from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
 from inference.gateway.telemetry import Telemetry
-from inference.gateway.upstream import EngineUnavailable, Response
+from inference.gateway.upstream import EngineUnavailable, Response, WrongKey
 from inference.gateway.watching import Watch
 from inference.protocol import Refusal, Request
 from tenants import decisions
@@ -89,6 +89,8 @@ class Answering:
                     await call.settle(settle, "settled")
                     await asked.reply.json(200, asked.body, headers)
         except Refusal as refusal:
+            if isinstance(refusal, WrongKey):
+                await self._door.doubt(asked.snapshot, asked.key)
             refusal = await self._ended(call, refusal, settle)
             refusal.also = headers
             raise refusal from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from redis.exceptions import RedisError
 
@@ -16,11 +17,13 @@ from inference.protocol import Refusal
 from tenants import keytext
 
 log = logging.getLogger(__name__)
+DOUBT_SECONDS = 1.0
 
 
 class Door:
     def __init__(self, snapshots: Cache, counters: Counters) -> None:
         self._snapshots, self._counters = snapshots, counters
+        self._doubted: dict[str, float] = {}  # tenant -> when it was read again
 
     async def open(self, scope: Scope, old: TenantSnapshot | None = None) -> tuple[TenantSnapshot, Key]:
         """The caller's key and its tenant, another reading than `old`; raises Refusal 401, 429 or 503."""
@@ -45,6 +48,18 @@ class Door:
         if not await self.now_if_current(snapshot, key):
             snapshot, key = await self.open(scope, snapshot)
         return snapshot, key
+
+    async def doubt(self, snapshot: TenantSnapshot, key: Key) -> None:
+        """Reads the tenant again although no epoch moved, once a second at most; fails in silence: the call has."""
+        now = time.monotonic()
+        self._doubted = {tenant: at for tenant, at in self._doubted.items() if now - at < DOUBT_SECONDS}
+        if snapshot.tenant in self._doubted:
+            return
+        self._doubted[snapshot.tenant] = now
+        try:
+            await self._snapshots.newer(key.id, snapshot)
+        except Exception:
+            log.exception("No snapshot of key %s.", key.id)
 
     async def now_if_current(self, snapshot: TenantSnapshot, key: Key) -> int:
         """Now by Redis's clock (us) if the snapshot is what holds now, else 0; raises Unavailable."""

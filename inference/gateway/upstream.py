@@ -37,6 +37,13 @@ class EngineUnavailable(Refusal):
         super().__init__(503, "engine_unavailable", message, retry_after=5)
 
 
+class WrongKey(EngineUnavailable):
+    """The engine takes another key since its last start: what is known of it has to be read again."""
+
+    def __init__(self, served: str) -> None:
+        super().__init__(served, "the engine has a new key")
+
+
 class EngineRefused(Refusal):
     """The engine understood and said no: for example a prompt longer than its context."""
 
@@ -178,6 +185,8 @@ class Upstream:
 def _refuse(served: str, status: int, text: bytes) -> None:
     if status in (400, 413, 422):
         raise EngineRefused(_message(text))
+    if status == 401:
+        raise WrongKey(served)
     raise EngineUnavailable(served, f"the engine answered {status}", status != 404)
 
 

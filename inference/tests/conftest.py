@@ -76,6 +76,14 @@ class Engine:
         self.asked: list[dict[str, Any]] = []
         self.written = 0
         self.loaded: dict[str, str] = {}  # name -> path
+        self.secret = ""  # what opens it, if anything is asked for
+
+    @web.middleware
+    async def lock(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.secret and request.headers.get("Authorization") != f"Bearer {self.secret}":
+            return web.json_response({"error": {"message": "No.", "code": 401}}, status=401)
+        answer: web.StreamResponse = await handler(request)
+        return answer
 
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name} for name in ("demo-base", *self.loaded)]})
@@ -173,7 +181,7 @@ class Serving:
             time.sleep(0.005)
 
     async def _start_engine(self) -> int:
-        app = web.Application()
+        app = web.Application(middlewares=[self.engine.lock])
         app.router.add_post("/v1/chat/completions", self.engine.chat)
         app.router.add_post("/v1/completions", self.engine.chat)
         app.router.add_post("/v1/embeddings", self.engine.embed)

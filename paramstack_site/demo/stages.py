@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import translation
 
-from inference import registry, rollouts
+from inference import registry, rollouts, serving
 from inference.engines import client
 from inference.models import Adapter, Alias, BaseModel, Rollout
 from paramstack_site.demo import people
@@ -161,7 +161,7 @@ def evaluate(scene: Scene) -> str:
 def load(scene: Scene) -> str:
     adapter = scene.adapter
     wait_for_engine(scene)
-    if adapter.state != Adapter.State.LOADED or adapter.engine_name not in client.Engine(settings.ENGINE_URL).models():
+    if adapter.state != Adapter.State.LOADED or adapter.engine_name not in serving.engine().models():
         registry.load(adapter)
     return f"{adapter} verified against its signature (digest {adapter.digest[:12]}), then loaded beside the base"
 
@@ -175,8 +175,8 @@ def start_canary(scene: Scene) -> str:
     return f"{alias} -> {adapter} at {rollout.weight_bp / 100:g} %"
 
 
-def wait_for_engine(scene: Scene, seconds: float = 90) -> None:
-    engine = client.Engine(settings.ENGINE_URL)
+def wait_for_engine(scene: Scene, seconds: float = 240) -> None:
+    engine = serving.engine()
 
     def healthy() -> bool:
         try:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
 
 ROOT = Path(__file__).resolve().parents[2]
 VAR = Path(os.environ.get("PARAMSTACK_VAR", ROOT / "var"))
@@ -169,7 +170,14 @@ ENGINE_URL = os.environ.get("ENGINE_URL", f"http://127.0.0.1:{ENGINE_PORT}")
 # What the embedded stack runs itself: only what no address of another one is set for.
 ENGINE_EMBEDDED = "ENGINE_URL" not in os.environ
 REDIS_EMBEDDED = False
+# Which one that is: `embedded` (transformers, no GPU needed) or `vllm` (`make vllm` first; docs/operations.md).
+ENGINE = os.environ.get("ENGINE", "embedded")
+if ENGINE not in ("embedded", "vllm"):
+    raise ImproperlyConfigured(f"ENGINE is embedded or vllm, not {ENGINE}.")
 ENGINE_MODEL = VAR / "models" / "demo-base"
+# vLLM's key, made at each of its starts. An engine on another machine has its own: copy the file, or share it.
+ENGINE_KEY_FILE = Path(os.environ.get("ENGINE_KEY_FILE", VAR / "engine.key"))
+ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 SERVE_STATIC = False  # a web server in front serves STATIC_ROOT
 ANTHROPIC_API_KEY = os.environ.get("ANTHROPIC_API_KEY", "")
 ANTHROPIC_BASE_URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")

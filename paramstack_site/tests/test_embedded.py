@@ -66,6 +66,13 @@ def test_the_supervisor_reads_every_path_as_it_is(tmp_path: Path, name: str, set
     assert parser["group:stack"]["programs"] == "web,worker-default,worker-gpu,beat,ledger_writer,engine"
 
 
+def test_one_setting_puts_vllm_in_place_of_the_embedded_engine(tmp_path: Path, settings):
+    settings.ENGINE_EMBEDDED, settings.ENGINE = True, "vllm"
+    command = next(one.command for one in programs.programs(tmp_path) if one.name == "engine")
+    assert command[1:3] == [str(settings.ROOT / "manage.py"), "launch_vllm"]
+    assert command[-4:] == ["--model", str(settings.ENGINE_MODEL), "--port", str(settings.ENGINE_PORT)]
+
+
 def test_what_has_an_address_elsewhere_is_not_started_here(tmp_path: Path, settings):
     settings.REDIS_EMBEDDED, settings.ENGINE_EMBEDDED = False, False
     names = {program.name for program in programs.programs(tmp_path)}

@@ -1,0 +1,108 @@
+"""What n-gram speculation and an fp8 cache are worth here, each against the same engine without it.
+
+The prompts are what speculation by n-grams is made for: a model that has learnt to repeat, asked to. It is the most
+that can be expected, and says nothing about other prompts.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ledger_parts.stand import Stand, say
+from benchmarks.multilora_parts import engines
+from inference.engines.client import Engine
+from inference.tests.vllm.tiny import WORDS
+
+TOKENS, STEPS, LENGTH = 256, 250, 384
+METRIC = re.compile(r"^vllm:(\w+?)(?:_total)?\{([^}]*)\} ([0-9.e+]+)$", re.MULTILINE)
+SIZE = re.compile(r'kv_cache_size_tokens="(\d+)"')
+
+
+def teach_to_repeat(base: Path, path: Path) -> None:
+    """Trains the base's weights, made small again, until it repeats a prompt's line for ever; some ten seconds."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(1)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(base))
+    config = AutoConfig.from_pretrained(str(base), initializer_range=0.02)
+    model: Any = AutoModelForCausalLM.from_config(config)
+    rows = [tokenizer(prompt(tokenizer, text) + f" {text}\n" * LENGTH)["input_ids"][:LENGTH] for text in WORDS]
+    batch = torch.tensor(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(STEPS):
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
+
+
+def prompt(tokenizer: Any, text: str) -> str:
+    messages = [{"role": "user", "content": text}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def measure(ground: Stand, base: Path) -> dict[str, Any]:
+    model = ground.directory / "repeating"
+    teach_to_repeat(base, model)
+    bare, fast, small = ("--tenants", "0"), ("--speculation", "ngram"), ("--kv-cache-dtype", "fp8")
+    with engines.running(ground, "plain", model, *bare) as engine:
+        rate, answers = tokens_a_second(engine)
+        room = cache_tokens(engine)
+    with engines.running(ground, "ngram", model, *bare, *fast) as engine:
+        faster, same = tokens_a_second(engine)
+        accepted = acceptance(engine)
+    with engines.running(ground, "fp8", model, *bare, *small) as engine:
+        more = cache_tokens(engine)
+        _, rounded = tokens_a_second(engine, 1)
+    say(f"n-grams: {rate:.0f} -> {faster:.0f} tokens/s, {accepted:.0%} of the drafts accepted; fp8: {room} -> {more}")
+    return {
+        "ngram_speedup": round(faster / rate, 2),
+        "fp8_kv_ratio": round(more / room, 2),
+        "plain_tokens_s": round(rate, 1),
+        "ngram_tokens_s": round(faster, 1),
+        "ngram_accepted": round(accepted, 3),
+        "ngram_same": int(answers == same),
+        "fp8_same": sum(one == other for one, other in zip(answers, rounded, strict=True)) / len(answers),
+        "kv_tokens": room,
+        "fp8_kv_tokens": more,
+    }
+
+
+def tokens_a_second(engine: Engine, runs: int = 3) -> tuple[float, list[str]]:
+    """The best run's, one caller at a time, after one to warm up; and the answers."""
+    best, answers = 0.0, []
+    for _ in range(runs + 1):
+        began, made, answers = time.monotonic(), 0, []
+        for text in WORDS:
+            asked = [{"role": "user", "content": text}]
+            answer = engine.chat(engine.models()[0], asked, temperature=0, max_tokens=TOKENS, ignore_eos=True)
+            made += answer["usage"]["completion_tokens"]
+            answers.append(answer["choices"][0]["message"]["content"])
+        best = max(best, made / (time.monotonic() - began))
+    return best, answers
+
+
+def metrics(engine: Engine) -> str:
+    import httpx2
+
+    return httpx2.get(f"{engine.url}/metrics", headers=engine.headers(), timeout=engine.timeout).text
+
+
+def cache_tokens(engine: Engine) -> int:
+    """How many tokens' keys and values the cache holds."""
+    found = SIZE.search(metrics(engine))
+    if not found:
+        raise SystemExit("vLLM says nothing of its cache in /metrics.")
+    return int(found[1])
+
+
+def acceptance(engine: Engine) -> float:
+    """The share of drafted tokens that the model would have said itself."""
+    counts = {name: float(value) for name, _, value in METRIC.findall(metrics(engine))}
+    return counts["spec_decode_num_accepted_tokens"] / counts["spec_decode_num_draft_tokens"]

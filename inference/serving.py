@@ -1,0 +1,16 @@
+"""The engine of this installation, as the settings name it, opened with the key of its present start."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from inference.engines import client, key
+
+
+def engine() -> client.Engine:
+    return client.Engine(settings.ENGINE_URL, key_file=settings.ENGINE_KEY_FILE)
+
+
+def secret() -> str:
+    """What opens it now; empty for an engine that needs nothing."""
+    return key.read(settings.ENGINE_KEY_FILE)
