@@ -80,7 +80,7 @@ lint: $(DEVELOPED) ## Style, types, floors, migrations, settings
 	$(PY) manage.py check
 	$(DUMMY) DJANGO_SETTINGS_MODULE=paramstack_site.settings.production $(PY) manage.py check --deploy --fail-level WARNING
 
-bench: $(INSTALLED) ## One published figure: NAME=loop, ARGS="..."
+bench: $(DEVELOPED) ## One published figure: NAME=loop, ARGS="..."
 	@test -f "benchmarks/$(NAME).py" || { echo "No benchmark '$(NAME)'. Choose NAME from: $(basename $(notdir \
 		$(filter-out %__init__.py %harness.py,$(wildcard benchmarks/*.py))))" >&2; exit 1; }
 	@$(PY) -m benchmarks.$(NAME) $(ARGS)

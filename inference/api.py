@@ -8,9 +8,9 @@ from django.shortcuts import get_object_or_404
 from rest_framework import serializers, status
 from rest_framework.response import Response
 
-from inference import registry, rollouts
-from inference.models import Adapter, Alias, Rollout, RolloutEvent
-from tenants.rest import endpoint, page
+from inference import extras, registry, rollouts
+from inference.models import Adapter, Alias, Feedback, Rollout, RolloutEvent
+from tenants.rest import endpoint, operate, page, valid
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):
@@ -58,6 +58,33 @@ class NewRollout(serializers.Serializer[Any]):
 
 class Weight(serializers.Serializer[Any]):
     weight_bp = serializers.IntegerField()
+
+
+class EngineFields(serializers.Serializer[Any]):
+    fields = serializers.ListField(  # type: ignore[assignment]  # the word of the API
+        child=serializers.CharField(max_length=80), max_length=100, help_text="names of vLLM's own request fields"
+    )
+
+
+class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
+    class Meta:
+        model = Feedback
+        fields = ["request_id", "score", "thumbs", "comment", "at"]
+
+
+@endpoint(["GET", "PUT"], takes={"PUT": EngineFields}, answers=EngineFields)
+def engine_fields(request: Any) -> Response:
+    """The engine's own fields that calls of this tenant may have; the operator PUTs which."""
+    if request.method == "PUT":
+        operate(request)
+        extras.open_(request.tenant, valid(EngineFields, request.data)["fields"], request.person)
+    return Response({"fields": request.tenant.engine_extras})
+
+
+@endpoint(["GET"], lists=FeedbackSerializer)
+def feedback(request: Any) -> Response:
+    """What callers thought of answers, newest first."""
+    return page(request, Feedback.objects.filter(tenant=request.tenant), FeedbackSerializer, ("-at",))
 
 
 @endpoint(["GET"], lists=AdapterSerializer)

@@ -142,3 +142,32 @@ class GuardrailPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"v{self.version}"
+
+
+class Feedback(models.Model):
+    """What a caller thinks of one answer. The last word of a key on a call is the one that counts."""
+
+    class Thumbs(models.TextChoices):
+        UP = "up", _("Up")
+        DOWN = "down", _("Down")
+
+    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="feedback")
+    key = models.ForeignKey("tenants.APIKey", on_delete=models.PROTECT, related_name="+")
+    request_id = models.CharField(max_length=40)  # of the usage row, which may be booked a second later
+    score = models.PositiveSmallIntegerField(null=True)  # 1 to 5
+    thumbs = models.CharField(max_length=4, choices=Thumbs, blank=True)
+    comment = models.CharField(max_length=2000, blank=True)
+    at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "request_id", "key"], name="one_feedback"),
+            models.CheckConstraint(
+                condition=models.Q(score__isnull=True) | models.Q(score__range=(1, 5)), name="score"
+            ),
+        ]
+        ordering = ["-at"]
+        verbose_name_plural = _("feedback")
+
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.score or self.thumbs}"

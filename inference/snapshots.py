@@ -55,6 +55,8 @@ def load(key_id: str) -> TenantSnapshot | None:
         policy=policies.current(tenant),
         routes={route.name: route for route in _routes(book, base_models, adapters, aliases)},
         keys={key.id: key for key in _keys(tenant, terms, now_us)},
+        extras=frozenset(tenant.engine_extras),
+        keeps_answers=tenant.keeps_answers,
     )
 
 

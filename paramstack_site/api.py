@@ -66,6 +66,8 @@ ROUTES = [
     path("adapters/<uuid:adapter_id>/verify/", inference.verify),
     path("adapters/<uuid:adapter_id>/loaded/", inference.loaded),
     path("aliases/", inference.aliases),
+    path("engine-fields/", inference.engine_fields),
+    path("feedback/", inference.feedback),
     path("rollouts/", inference.rollout_list),
     path("rollouts/<uuid:rollout_id>/", inference.rollout),
     path("rollouts/<uuid:rollout_id>/stop/", inference.stop),

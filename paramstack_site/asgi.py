@@ -45,6 +45,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(gateway, receive, send)
     elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
         await gateway(scope, receive, send)
+    elif scope["path"] == "/metrics":
+        await loading.metrics(scope, send)
     elif scope["path"] == "/healthz":
         await healthz(send)
     else:

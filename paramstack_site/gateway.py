@@ -20,6 +20,8 @@ gateway = loading.gateway()
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(gateway, receive, send)
+    elif scope["path"] == "/metrics":
+        await loading.metrics(scope, send)
     elif scope["path"] == "/healthz":
         await healthz(send)
     else:

@@ -3,9 +3,12 @@
 from django.conf import settings
 from django.db import close_old_connections
 
-from inference import snapshots
+from inference import opinions, snapshots
+from inference.gateway import reply, telemetry
 from inference.gateway.app import Gateway
+from inference.gateway.reply import Scope, Send
 from inference.gateway.snapshot import TenantSnapshot
+from inference.protocol.feedback import Feedback
 from tenants import refusals
 
 
@@ -18,5 +21,23 @@ def load_snapshot(key_id: str) -> TenantSnapshot | None:
         close_old_connections()
 
 
+def keep_feedback(tenant: str, key: str, told: Feedback, ours: bool) -> bool:
+    """Runs in a thread too."""
+    close_old_connections()
+    try:
+        return opinions.keep(tenant, key, told, ours)
+    finally:
+        close_old_connections()
+
+
 def gateway() -> Gateway:
-    return Gateway(load_snapshot, settings.REDIS_URL, refusals.secret())
+    return Gateway(load_snapshot, settings.REDIS_URL, refusals.secret(), keep_feedback, settings.CALL_LOG)
+
+
+async def metrics(scope: Scope, send: Send) -> None:
+    """Prometheus's format, for whoever asks from this machine or its private network; nobody else learns of it."""
+    inside = telemetry.is_inside(reply.address(scope))
+    body, kind = telemetry.exposition() if inside else (b"Not Found", "text/plain")
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200 if inside else 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

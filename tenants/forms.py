@@ -213,9 +213,15 @@ class TenantFacts(forms.Form):
         widget=forms.Select(attrs={"class": "in"}),
         help_text=_("Days and months of budgets, statements and cost pages are those of this time zone."),
     )
+    keeps_answers = forms.BooleanField(
+        label=_("Keep answers for a day"),
+        required=False,
+        help_text=_("A call that is sent again with its Idempotency-Key then gets the same answer. Else none is kept."),
+    )
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
-        kwargs["initial"] = {"name": tenant.name, "time_zone": tenant.time_zone}
+        facts = {"name": tenant.name, "time_zone": tenant.time_zone, "keeps_answers": tenant.keeps_answers}
+        kwargs["initial"] = facts
         super().__init__(*args, **kwargs)
         self.fields["time_zone"].choices = zones(tenant.time_zone)  # type: ignore[attr-defined]
 

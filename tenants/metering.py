@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,11 @@ class Terms:
     budget_nano: int
     tenant_limits: Sequence[int | None] = (None,) * 5
     key_limits: Sequence[int | None] = (None,) * 5
+    limits: tuple[str, ...] = field(init=False, repr=False, compare=False)  # both, as ADMIT takes them
+
+    def __post_init__(self) -> None:
+        both = (*self.tenant_limits, *self.key_limits)
+        object.__setattr__(self, "limits", tuple("-1" if limit is None else str(limit) for limit in both))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +194,7 @@ def admit(event: Event, terms: Terms, hold_nano: int, tokens: int, seen: int = 0
     keys = [STATE, EPOCHS, MONTH + month, HOLDS, LEASES, OPEN, STREAM, rates + event.tenant, rates + event.key]
     args = [terms.mark, str(seen), str(terms.epoch), str(terms.until_us), event.request_id, str(hold_nano), str(tokens)]
     args += [str(terms.budget_nano), str(LEASE_MS), event.tenant, event.key, event.month]
-    limits = ["-1" if limit is None else str(limit) for limit in (*terms.tenant_limits, *terms.key_limits)]
-    return [*keys, MONTHS, REFUSED], [*args, orjson.dumps(event), str(LONGEST_STREAM), *limits]
+    return [*keys, MONTHS, REFUSED], [*args, orjson.dumps(event), str(LONGEST_STREAM), *terms.limits]
 
 
 def settle(event: Event, mark: str, lapsed: str = "") -> Packed:
@@ -262,8 +266,8 @@ def rebuild(
 
 def verdict(reply: Sequence[Any]) -> Verdict:
     """The reply of ADMIT, read."""
-    word, *rest = [part.decode() if isinstance(part, bytes) else str(part) for part in reply]
-    numbers = [int(part) for part in rest]
+    word = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
+    numbers = list(map(int, reply[1:]))
     at_us, sequence = numbers[:2]
     if word == "ok":
         return Verdict("", at_us, sequence, *_windows(numbers[2:8]))
@@ -355,4 +359,4 @@ def place(entry: str) -> tuple[int, int]:
 
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-FIELDS = {field.name: int if field.type == "int" else str for field in fields(Event)}
+FIELDS = {one.name: int if one.type == "int" else str for one in fields(Event)}

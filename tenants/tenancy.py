@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 from zoneinfo import available_timezones
 
 from django.db import IntegrityError, transaction
@@ -98,6 +100,16 @@ def set_time_zone(tenant: Tenant, zone: str, actor: User | None) -> Tenant:
     return _change(tenant, actor, "time_zone", _zone(zone))
 
 
+def keep_answers(tenant: Tenant, kept: bool, actor: User | None) -> Tenant:
+    """Whether answers to calls with an Idempotency-Key stay in Redis for a day, to be given again."""
+    return _change(tenant, actor, "keeps_answers", kept)
+
+
+def open_extras(tenant: Tenant, names: Iterable[str], actor: User | None) -> Tenant:
+    """Which of the engine's own fields its calls may have; whoever calls this knows which there are."""
+    return _change(tenant, actor, "engine_extras", sorted(set(names)))
+
+
 def suspend(tenant: Tenant, actor: User | None) -> Tenant:
     """Refuses every call and every key until it is resumed; people still see its pages. Raises WrongStatus."""
     return _change(tenant, actor, "status", Tenant.Status.SUSPENDED, {Tenant.Status.ACTIVE})
@@ -114,7 +126,7 @@ def close(tenant: Tenant, actor: User | None) -> Tenant:
 
 
 @transaction.atomic
-def _change(tenant: Tenant, actor: User | None, field: str, value: str, from_: set[str] | None = None) -> Tenant:
+def _change(tenant: Tenant, actor: User | None, field: str, value: Any, from_: set[str] | None = None) -> Tenant:
     """One field, audited under what it was; `from_` are the values it may have had."""
     held = Tenant.objects.select_for_update().get(pk=tenant.pk)
     before = getattr(held, field)
@@ -122,7 +134,7 @@ def _change(tenant: Tenant, actor: User | None, field: str, value: str, from_: s
         if held.status == Tenant.Status.CLOSED or (from_ and before not in from_):
             raise WrongStatus(held)
         Tenant.objects.filter(pk=held.pk).update(**{field: value})
-        audit.record(actor, "tenant.change", held.slug, {field: before}, {field: str(value)}, held)
+        audit.record(actor, "tenant.change", held.slug, {field: before}, {field: value}, held)
     setattr(tenant, field, value)
     if before != value:
         epochs.raise_(tenant)

@@ -48,6 +48,11 @@ class Counters:
         self._server, self._era = b"", 0  # what was delivered in another era may be gone
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def pipe(self) -> Pipeline:
+        """The way to the same Redis, for what is not counted."""
+        return self._pipe
+
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
 
@@ -80,10 +85,11 @@ class Counters:
         seen = self._seen if terms.mark == self._mark else 0
         asked = self._pipe.run(metering.ADMIT, metering.admit(event, terms, call.hold_nano, call.tokens, seen))
         try:
-            verdict = metering.verdict(await asyncio.shield(asked))
-        except (Unavailable, asyncio.CancelledError):
+            verdict = metering.verdict(await asked)
+        except (Unavailable, asyncio.CancelledError) as error:
             # The step may run or have run all the same: release a hold that nobody will use.
-            self._pipe.spawn(self._release(event, asked))
+            gone = isinstance(error, asyncio.CancelledError)
+            self._pipe.spawn(self._release(event, "client_disconnected" if gone else "counters_unavailable"))
             raise
         if verdict.reason != "unmarked":
             self._saw(terms.mark, verdict.sequence)
@@ -92,7 +98,7 @@ class Counters:
         return verdict
 
     async def settle(self, event: Event) -> None:
-        """Sends the event, and if Redis does not take it goes on sending it after this has returned."""
+        """Sends the event; if Redis does not take it, goes on after this has returned, or was cancelled."""
         self._open.pop(event.request_id, None)
         kept = self._kept[event.request_id] = Kept(event)
         for pause in (*SETTLE_PAUSES, 0.0):
@@ -103,6 +109,13 @@ class Counters:
             except Unavailable:
                 await asyncio.sleep(pause)
         log.error("Could not settle %s yet; it is sent again until Redis takes it.", event.request_id)
+
+    def knows(self, request_id: str, tenant: str) -> bool:
+        """Whether it is a call of that tenant which the ledger may not have yet."""
+        if request_id in self._open:
+            return self._open[request_id][0].event.tenant == tenant
+        kept = self._kept.get(request_id)
+        return kept is not None and kept.event.tenant == tenant
 
     async def moment(self, tenant: str) -> tuple[int, int]:
         """Now by Redis's clock (us) and the tenant's epoch, 0 if Redis has none; raises Unavailable."""
@@ -127,16 +140,11 @@ class Counters:
                 await self._unmark(mark)
             self._saw(mark, settled.sequence)
 
-    async def _release(self, event: Event, asked: asyncio.Future[Any]) -> None:
+    async def _release(self, event: Event, reason: str) -> None:
         """Books nothing for a call that got nothing. Until a hold is found, it may still be on its way to Redis."""
-        reply: Any = (await asyncio.gather(asked, return_exceptions=True))[0]
-        lost = isinstance(reply, BaseException)
-        if not lost and metering.verdict(reply).reason:
-            return
         for pause in (*SETTLE_PAUSES, None):
             with contextlib.suppress(Unavailable):
-                if not lost or await self._pipe.ask("HEXISTS", metering.HOLDS, event.request_id):
-                    reason = "counters_unavailable" if lost else "client_disconnected"
+                if await self._pipe.ask("HEXISTS", metering.HOLDS, event.request_id):
                     await self.settle(event.ending("aborted", reason=reason))
                     return
             if pause:

@@ -3,70 +3,139 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import partial
 
 from inference import protocol
-from inference.gateway import refusing, reply
+from inference.gateway import once, refusing, reply, upstream
 from inference.gateway.admission import Counters
-from inference.gateway.call import Blocked, Call
+from inference.gateway.call import Blocked, Call, Settle
 from inference.gateway.door import Door
 from inference.gateway.fleet import Fleet
 from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
-from inference.gateway.streams import Streams
-from inference.gateway.upstream import WrongKey
+from inference.gateway.telemetry import Telemetry
+from inference.gateway.upstream import EngineUnavailable, Response, WrongKey
+from inference.gateway.watching import Watch
 from inference.protocol import Refusal, Request
 from tenants import decisions
-from tenants.metering import Verdict
+from tenants.metering import Event, Verdict
 
 ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls between costs one
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # an engine that does not speak the format
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request with whoever sent it; `ended` is how it was settled, `body` the answer if it went as a whole."""
+
+    scope: Scope
+    receive: Receive
+    reply: Reply
+    snapshot: TenantSnapshot
+    key: Key
+    request: Request
+    ended: Event | None = None
+    body: bytes | None = None
 
 
 class Answering:
     """`secret` signs what refusals say of themselves."""
 
-    def __init__(self, door: Door, counters: Counters, fleet: Fleet, streams: Streams, secret: bytes) -> None:
-        self._door, self._counters, self._fleet, self._streams = door, counters, fleet, streams
-        self._secret = secret
+    def __init__(
+        self, door: Door, counters: Counters, fleet: Fleet, watch: Watch, telemetry: Telemetry, secret: bytes
+    ) -> None:
+        self._door, self._counters, self._fleet, self._watch = door, counters, fleet, watch
+        self._telemetry, self._secret = telemetry, secret
         self._unmarked_until = 0.0
 
     async def answer(self, scope: Scope, receive: Receive, answer: Reply) -> None:
-        """Top to bottom; whatever happens after the admission, the call is settled once."""
+        """Raises Refusal."""
         snapshot, key = await self._door.open(scope)  # a stranger's body is not read
         request = protocol.PARSERS[scope["path"]](await reply.body(scope, receive))
-        call, verdict = await self._admit(scope, snapshot, key, request, answer.request_id)
-        settle, headers = self._counters.settle, refusing.windows(verdict) | call.headers()
+        asked = Asked(scope, receive, answer, snapshot, key, request)
+        if text := once.key_of(scope):
+            await self._answer_once(asked, text)
+        else:
+            await self._answer(asked)
+
+    async def _answer_once(self, asked: Asked, text: str) -> None:
+        """Under an Idempotency-Key: the first time as ever, then with what that came to."""
+        tenant, key, digest = asked.snapshot.tenant, asked.key.id, asked.request.digest
+        first = once.Once(self._counters.pipe, tenant, key, text, digest, asked.reply.request_id)
         try:
-            response = await self._fleet.post(call, call.guard())
-            async with response:
-                if request.stream:
-                    await self._streams.relay(call, response, headers, receive, answer, settle)
-                else:
-                    body = await call.plain(response)
-                    await call.settle(settle, "settled")
-                    await answer.json(200, body, headers)
-        except Blocked as block:
-            await call.settle(settle, "blocked", block.rule, free=True)
-            block.also = headers
-            raise
-        except Refusal as refusal:
-            await call.settle(settle, "aborted", refusal.code, free=True)
-            refusal.also = headers
-            if isinstance(refusal, WrongKey):
-                await self._door.doubt(snapshot, key)
-            raise
+            await first.begin()
+        except once.Replay as replay:
+            headers = {"idempotent-replayed": "true", "x-paramstack-first": replay.request_id}
+            return await asked.reply.json(200, replay.body, headers)
+        try:
+            await self._answer(asked)
         finally:
+            await first.end(asked.ended, asked.body if asked.snapshot.keeps_answers else None)
+
+    async def _answer(self, asked: Asked) -> None:
+        """Top to bottom; whatever happens after the admission, the call is settled once."""
+        call, verdict = await self._admit(asked)
+        settle, headers = partial(self._settle, asked, call), refusing.windows(verdict) | call.headers()
+        self._watch.begin(call, asked.receive)
+        try:
+            async with await self._fleet.post(call, call.guard()) as response:
+                if asked.request.stream:
+                    await self._stream(call, response, headers, asked.reply, settle)
+                else:
+                    asked.body = await call.plain(response)
+                    await call.settle(settle, "settled")
+                    await asked.reply.json(200, asked.body, headers)
+        except Refusal as refusal:
+            told = await self._ended(call, refusal, settle)
+            if isinstance(refusal, WrongKey):
+                await self._door.doubt(call.current, asked.key)
+            told.also = headers
+            raise told from None
+        finally:
+            self._watch.end(call)
             await call.settle(settle, "aborted", "interrupted")
 
-    async def _admit(
-        self, scope: Scope, snapshot: TenantSnapshot, key: Key, request: Request, request_id: str
-    ) -> tuple[Call, Verdict]:
+    async def _stream(
+        self, call: Call, response: Response, headers: dict[str, str], answer: Reply, settle: Settle
+    ) -> None:
+        """Relays until the engine is done or the client is gone. The row is written before the last event goes."""
+        await answer.begin_stream(headers)
+        try:
+            await call.relay(response, answer.chunk)
+            await call.settle(settle, "settled")
+            await answer.chunk(protocol.DONE, more=False)
+        except (*upstream.BROKEN, *UNREADABLE, EngineUnavailable) as error:
+            failed = EngineUnavailable(call.target.served, type(error).__name__)
+            await answer.end_stream(await self._ended(call, failed, settle, "engine_failed"))
+
+    async def _ended(self, call: Call, refusal: Refusal, settle: Settle, reason: str = "") -> Refusal:
+        """Settles a call that ended with `refusal`, for `reason` or its code; answers what its caller is told."""
+        if call.left:
+            await call.settle(settle, "aborted", "client_disconnected")
+        elif call.stopped:
+            await call.settle(settle, "aborted", call.stopped)
+            return refusing.stopped(call.stopped)
+        elif isinstance(refusal, Blocked):
+            await call.settle(settle, "blocked", refusal.rule, free=True)
+        else:
+            await call.settle(settle, "aborted", reason or refusal.code, free=True)
+        return refusal
+
+    async def _settle(self, asked: Asked, call: Call, event: Event) -> None:
+        asked.ended = event
+        self._telemetry.ended(call.request.operation.name, event, call.host)
+        await self._counters.settle(event)
+
+    async def _admit(self, asked: Asked) -> tuple[Call, Verdict]:
         """The call with its hold taken. A snapshot that is out of date is read again and tried again."""
+        snapshot, key, request = asked.snapshot, asked.key, asked.request
         for _ in range(ATTEMPTS):
             unmarked = False
             try:
-                call = _plan(request_id, snapshot, key, request)
+                call = _plan(asked.reply.request_id, snapshot, key, request)
             except Refusal as refusal:  # by the settings as they are now, or as they were?
                 if now_us := await self._door.now_if_current(snapshot, key):
                     raise self._decided(refusal, snapshot, key, request.model, now_us) from None
@@ -78,7 +147,7 @@ class Answering:
                 self._check(verdict, call)
                 unmarked = verdict.reason == "unmarked"
             old = snapshot
-            snapshot, key = await self._door.open(scope, old)
+            snapshot, key = await self._door.open(asked.scope, old)
             if unmarked and snapshot.mark == old.mark:  # not rebuilt yet
                 self._unmarked_until = time.monotonic() + MARK_SECONDS
                 raise Unavailable

@@ -6,39 +6,50 @@ import asyncio
 import logging
 
 from inference import protocol
-from inference.gateway import reply
+from inference.gateway import reply, telemetry
 from inference.gateway.admission import Counters
 from inference.gateway.answering import Answering
 from inference.gateway.cache import Cache
 from inference.gateway.call import new_id
 from inference.gateway.catalogue import Catalogue
 from inference.gateway.door import Door
+from inference.gateway.feedback import FeedbackDesk, Keep
 from inference.gateway.fleet import Fleet
 from inference.gateway.reply import Receive, Reply, Scope, Send
 from inference.gateway.snapshot import Loader
-from inference.gateway.streams import Streams
+from inference.gateway.telemetry import Telemetry
+from inference.gateway.watching import Watch
 from inference.protocol import Refusal
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
-MODELS = "/v1/models"
-KNOWN = (*protocol.PARSERS, MODELS)
+MODELS, FEEDBACK = "/v1/models", "/v1/feedback"
+KNOWN = (*protocol.PARSERS, MODELS, FEEDBACK)
 
 
 class Gateway:
     """`load_snapshot(key_id)` may block (it runs in a thread) and answers None for a key that opens nothing.
 
-    `decision_secret` signs what refusals say of themselves.
+    `decision_secret` signs what refusals say of themselves; `keep_feedback` may block too, without it there is none;
+    `log` writes a line of JSON for each call to stderr.
     """
 
-    def __init__(self, load_snapshot: Loader, redis_url: str, decision_secret: bytes) -> None:
+    def __init__(
+        self,
+        load_snapshot: Loader,
+        redis_url: str,
+        decision_secret: bytes,
+        keep_feedback: Keep | None = None,
+        log: bool = False,
+    ) -> None:
         self._snapshots = Cache(load_snapshot, lambda snapshot: self._counters.adopt(snapshot.mark, snapshot.sequence))
-        self._streams = Streams(self._snapshots)
-        self._counters = Counters(redis_url, self._streams.renewed)
-        self._fleet = Fleet()
+        self._watch = Watch(self._snapshots)
+        self._counters = Counters(redis_url, self._watch.renewed)
+        self._fleet, self._telemetry = Fleet(), Telemetry(log=log)
         door = Door(self._snapshots, self._counters)
-        self._answering = Answering(door, self._counters, self._fleet, self._streams, decision_secret)
+        self._answering = Answering(door, self._counters, self._fleet, self._watch, self._telemetry, decision_secret)
         self._catalogue = Catalogue(door)
+        self._feedback = FeedbackDesk(door, self._counters, keep_feedback) if keep_feedback else None
         self._running = 0
         self._idle = asyncio.Event()
         self._draining = False
@@ -47,6 +58,7 @@ class Gateway:
         """Call it inside the loop that serves."""
         self._counters.start()
         self._fleet.start()
+        self._telemetry.start()
         self._draining = False
 
     async def shutdown(self, drain_seconds: float = DRAIN_SECONDS) -> None:
@@ -60,15 +72,18 @@ class Gateway:
                 log.warning("%d calls still ran when the gateway stopped.", self._running)
         await self._fleet.close()
         await self._counters.close()
+        await self._telemetry.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = Reply(send, new_id())
         self._running += 1
+        telemetry.in_flight.inc()
         try:
             if self._draining:
                 raise Refusal(503, "shutting_down", "This gateway is shutting down. Send the call again.", None, 1)
             await self._route(scope, receive, answer)
         except Refusal as refusal:
+            self._telemetry.refused(refusal.code)
             await answer.refuse(refusal)
         except reply.Disconnected:
             pass
@@ -78,6 +93,7 @@ class Gateway:
             await answer.refuse(Refusal(500, "internal_error", message))
         finally:
             self._running -= 1
+            telemetry.in_flight.dec()
             if not self._running:
                 self._idle.set()
 
@@ -89,6 +105,9 @@ class Gateway:
         elif path == MODELS or path.startswith(f"{MODELS}/"):
             _allow(method, "GET")
             await self._catalogue.models(scope, path.removeprefix(MODELS).strip("/"), answer)
+        elif path == FEEDBACK and self._feedback:
+            _allow(method, "POST")
+            await self._feedback.take(scope, receive, answer)
         else:
             raise Refusal(404, "not_found", f"There is no {path[:80]} here. Known: {', '.join(KNOWN)}.")
 

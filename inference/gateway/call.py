@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import orjson
 
 from inference import protocol
-from inference.gateway import upstream
+from inference.gateway import connection, upstream
 from inference.gateway.snapshot import Choice, Host, Key, TenantSnapshot
 from inference.guardrails import engine
 from inference.protocol import Refusal, Request
@@ -24,23 +23,19 @@ BYTES_PER_TOKEN = 4  # for a prompt whose count the engine did not report
 
 
 def new_id() -> str:
-    return f"req_{secrets.token_hex(12)}"
-
-
-class Stopped(Exception):
-    """The call may not go on: its key was revoked while it was answered."""
+    return f"req_{os.urandom(12).hex()}"
 
 
 class Meter:
     """What the answers turned out to be; usage as the engine reports it, else counted."""
 
-    __slots__ = ("answers", "deltas", "first", "most", "started", "usage")
+    __slots__ = ("answers", "begun", "deltas", "first", "most", "started", "usage")
 
     def __init__(self, answers: int, most: int = protocol.MOST_REPORTED) -> None:
         """For so many answers, which together have `most` tokens at most."""
         self.started, self.first, self.most = time.monotonic(), 0.0, most
         self.answers = [hashlib.sha256() for _ in range(answers)]
-        self.deltas = 0
+        self.deltas, self.begun = 0, False
         self.usage: tuple[int, int, int] | None = None
 
     def saw(self, text: str, index: Any, tokens: int = 1) -> None:
@@ -55,10 +50,12 @@ class Meter:
         self.usage = protocol.usage_of(usage) or self.usage
 
     def tokens(self, size: int) -> tuple[int, int, int]:
-        """(input, output, cached input). A call that ended before anything was produced counts nothing."""
-        return self.usage or (
-            (-(-size // BYTES_PER_TOKEN), min(self.deltas, self.most), 0) if self.deltas else (0, 0, 0)
-        )
+        """(input, output, cached input). A call that ended before anything was produced counts nothing, but for one
+        whose client left an engine at work: its prompt was read.
+        """
+        if self.usage:
+            return self.usage
+        return (-(-size // BYTES_PER_TOKEN), min(self.deltas, self.most), 0) if self.deltas or self.begun else (0, 0, 0)
 
     @property
     def digest(self) -> str:
@@ -72,7 +69,7 @@ class Meter:
         return round(((until or time.monotonic()) - self.started) * 1000)
 
 
-class Call:
+class Call(upstream.Caller):
     """A request on its way. `event` becomes its ledger row; `hold_nano` and `tokens` are the most it can take.
 
     Period and prices are those of the admission, whatever changes later. `current` is the newest snapshot by which the
@@ -93,10 +90,9 @@ class Call:
         self.meter = Meter(request.answers, answers)
         # The caller sees the model it asked for, and an id that is the ledger's.
         self._names = {"id": request_id, "model": request.model}
-        self.response: upstream.Response | None = None
         self.host: Host | None = None
         self.at_us = 0
-        self.stopped, self.settled = "", False
+        self.stopped, self.left, self.settled = "", False, False
         self.event = metering.Event(
             request_id=request_id,
             tenant=snapshot.tenant,
@@ -145,11 +141,11 @@ class Call:
         return orjson.dumps(data | self._names)
 
     async def relay(self, response: upstream.Response, emit: Emit) -> None:
-        """Passes the stream's events on as they come; raises Stopped, or what a broken engine raises."""
+        """Passes the stream's events on as they come; raises what a broken engine raises, and one that was hung up."""
         events = protocol.EventReader()
         while not events.done and (data := await response.next()):
-            if self.stopped:
-                raise Stopped
+            if self.over:
+                raise connection.Broken("hung up")
             if frames := [frame for event in events.feed(data) if (frame := self._frame(orjson.loads(event)))]:
                 await emit(b"".join(frames))
 
@@ -170,10 +166,19 @@ class Call:
         return protocol.frame(chunk | self._names | {"usage": usage}) if usage and self.request.include_usage else b""
 
     def stop(self, reason: str) -> None:
-        """Ends a stream from outside; wakes a read that waits for the engine, and tells the engine to stop."""
-        self.stopped = reason
-        if self.response:
-            self.response.close()
+        """Ends it from outside; wakes a read that waits for the engine, and tells the engine to stop."""
+        self.stopped, self.over = reason, True
+        self._hang_up()
+
+    def leave(self) -> None:
+        """Its client has gone."""
+        self.left = self.over = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.connection:
+            self.meter.begun = True
+            self.connection.close()
 
     def progress(self) -> tuple[int, int, int]:
         """Input tokens, output tokens and nano-dollars so far."""
@@ -199,8 +204,7 @@ class Call:
             latency_ms=meter.milliseconds(),
             ttft_ms=meter.milliseconds(meter.first) if meter.first else 0,
         )
-        # A cancelled call still settles: the server may cancel us, not the ledger.
-        await asyncio.shield(asyncio.ensure_future(settle(event)))
+        await settle(event)  # if the server cancels us now, it is sent again: `Counters` keeps it
 
 
 class Blocked(Refusal):

@@ -8,10 +8,11 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
+from inference.gateway.connection import Connection
 from inference.gateway.snapshot import Host, Target
-from inference.gateway.upstream import BROKEN, EngineUnavailable, Response, Upstream
+from inference.gateway.upstream import BROKEN, Caller, EngineUnavailable, Response, Upstream
 from inference.protocol import Request
 from tenants.metering import Event
 
@@ -23,8 +24,10 @@ FORGET_SECONDS = 600.0  # a replica that nobody has asked for so long is let go
 
 
 class Placed(Protocol):
-    """What the fleet needs of a call, and where it says who answers it."""
+    """What the fleet needs of a call, and where it says who answers it. A Caller of an Upstream."""
 
+    connection: Connection | None
+    over: bool
     event: Event
     target: Target
     request: Request
@@ -70,13 +73,17 @@ class Fleet:
             call.host, replica.used_at = replica.host, time.monotonic()
             try:
                 path = call.request.operation.path
-                response = await replica.upstream.post(call.target.served, path, payload, call.event.request_id)
+                response = await replica.upstream.post(
+                    cast(Caller, call), call.target.served, path, payload, call.event.request_id
+                )
             except EngineUnavailable as error:
                 tried += 1
-                if error.is_sick:
+                if error.is_sick and not call.over:
                     replica.failures += 1
                     if replica.failures == TRIPS:
                         log.error("The engine %s gets no calls until it is well again.", replica.host.name)
+                if call.over:
+                    raise
                 if tried >= TRIES or tried >= len(call.target.hosts):
                     raise
             else:

@@ -35,6 +35,15 @@ class Command:
     def __init__(self, script: str, words: tuple[str | bytes | int, ...], reply: asyncio.Future[Any]) -> None:
         self.script, self.words, self.reply = script, words, reply
 
+    def settle(self, reply: Any) -> None:
+        if self.reply.done():  # its call was cancelled
+            return
+        if isinstance(reply, Exception):
+            log.warning("Redis: %s", reply)
+            self.reply.set_exception(Unavailable())
+        else:
+            self.reply.set_result(reply)
+
 
 class Pipeline:
     def __init__(self, url: str) -> None:
@@ -75,19 +84,14 @@ class Pipeline:
         self.spawn(self._flush(batch))
 
     async def _flush(self, batch: list[Command]) -> None:
-        replies: list[Any]
+        replies: list[Any] = [Lost("cancelled")] * len(batch)
         try:
             replies = await self._execute(batch)
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             replies = [error] * len(batch)
-        for command, reply in zip(batch, replies, strict=True):
-            if command.reply.done():  # its call was cancelled
-                continue
-            if isinstance(reply, Exception):
-                log.warning("Redis: %s", reply)
-                command.reply.set_exception(Unavailable())
-            else:
-                command.reply.set_result(reply)
+        finally:  # whatever ended this, nobody may wait for ever
+            for command, reply in zip(batch, replies, strict=True):
+                command.settle(reply)
 
     async def _execute(self, batch: list[Command]) -> list[Any]:
         """The replies, errors among them; raises OSError or TimeoutError where there is no Redis."""

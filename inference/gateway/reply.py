@@ -49,8 +49,8 @@ class Reply:
 
     async def _begin(self, status: int, kind: str, headers: dict[str, str]) -> None:
         self.begun = True
-        headers = {"content-type": kind, "x-request-id": self.request_id} | headers
-        pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        pairs = [(b"content-type", kind.encode("ascii")), (b"x-request-id", self.request_id.encode("ascii"))]
+        pairs += [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 

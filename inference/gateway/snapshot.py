@@ -142,6 +142,7 @@ class TenantSnapshot:
     routes: Mapping[str, Route]
     keys: Mapping[str, Key]
     extras: frozenset[str] = frozenset()  # of the engine's own fields, those that are open to this tenant
+    keeps_answers: bool = False  # for calls that are sent again under one Idempotency-Key
 
 
 Loader = Callable[[str], TenantSnapshot | None]

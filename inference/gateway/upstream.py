@@ -51,13 +51,20 @@ class EngineRefused(Refusal):
         super().__init__(400, "engine_refused", f"The engine refused the request: {reason} Nothing was charged.")
 
 
+class Caller:
+    """Whoever waits for an engine. `connection` is there while it works; closing that ends the work."""
+
+    connection: Connection | None = None
+    over = False  # nobody waits any more
+
+
 class Response:
     """An answer on its way; leave its context, and the connection serves the next call or is closed."""
 
-    __slots__ = ("_pool", "connection", "status")
+    __slots__ = ("_caller", "_pool", "connection", "status")
 
-    def __init__(self, pool: Upstream, connection: Connection, status: int) -> None:
-        self._pool, self.connection, self.status = pool, connection, status
+    def __init__(self, pool: Upstream, caller: Caller, connection: Connection, status: int) -> None:
+        self._pool, self._caller, self.connection, self.status = pool, caller, connection, status
 
     async def read(self) -> bytes:
         """The whole body; raises one of BROKEN."""
@@ -67,17 +74,13 @@ class Response:
         """What has come of the body; empty at its end. Raises one of BROKEN."""
         return await self.connection.next()
 
-    def close(self) -> None:
-        """Wakes whoever waits for the engine, and tells the engine to stop."""
-        self.connection.close()
-
     async def __aenter__(self) -> Response:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.give_back(self.connection)
+        self._pool.give_back(self._caller, self.connection)
 
 
 class Upstream:
@@ -119,18 +122,18 @@ class Upstream:
     async def is_well(self) -> bool:
         """Whether /health answers 200; raises one of BROKEN."""
         head = f"GET {self._base}/health HTTP/1.1\r\n{self._headers}\r\n".encode()
-        async with asyncio.timeout(CONNECT_SECONDS), await self._send(head, b"") as response:
+        async with asyncio.timeout(CONNECT_SECONDS), await self._send(Caller(), head, b"") as response:
             await response.read()
             return response.status == 200
 
-    async def post(self, served: str, path: str, payload: bytes, request_id: str) -> Response:
+    async def post(self, caller: Caller, served: str, path: str, payload: bytes, request_id: str) -> Response:
         """A response with status 200 whose body is not read yet; raises EngineUnavailable or EngineRefused."""
         head = (
             f"POST {self._base}{path} HTTP/1.1\r\n{self._headers}"
             f"X-Request-Id: {request_id}\r\nContent-Length: {len(payload)}\r\n\r\n"
         ).encode()
         try:
-            response = await self._send(head, payload)
+            response = await self._send(caller, head, payload)
             if response.status != 200:
                 async with response:
                     _refuse(served, response.status, await response.read())
@@ -138,18 +141,17 @@ class Upstream:
             raise EngineUnavailable(served, type(error).__name__) from error
         return response
 
-    async def _send(self, head: bytes, payload: bytes) -> Response:
+    async def _send(self, caller: Caller, head: bytes, payload: bytes) -> Response:
         """On a connection that was kept; where the engine has dropped it without a byte, on a new one."""
         while self._idle:
             connection = self._idle.pop()
             if connection.closed:
                 continue
             with contextlib.suppress(Broken):
-                return Response(self, connection, await self._on(connection, head, payload))
-            if connection.answered:
+                return await self._on(caller, connection, head, payload)
+            if connection.answered or caller.over:
                 raise Broken("the engine broke its answer off")
-        connection = await self._open()
-        return Response(self, connection, await self._on(connection, head, payload))
+        return await self._on(caller, await self._open(), head, payload)
 
     async def _open(self) -> Connection:
         self._opening += 1
@@ -160,15 +162,18 @@ class Upstream:
         finally:
             self._opening -= 1
 
-    async def _on(self, connection: Connection, head: bytes, payload: bytes) -> int:
+    async def _on(self, caller: Caller, connection: Connection, head: bytes, payload: bytes) -> Response:
         self._busy.add(connection)
+        caller.connection = connection
         try:
-            return await connection.request(head, payload)
+            return Response(self, caller, connection, await connection.request(head, payload))
         except BaseException:
-            self.give_back(connection)
+            self.give_back(caller, connection)
             raise
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, caller: Caller, connection: Connection) -> None:
+        """For the next call, if this one's answer was read to its end."""
+        caller.connection = None
         self._busy.discard(connection)
         if connection.done and not self._closed:
             connection.idle_since = time.monotonic()

@@ -56,9 +56,9 @@ def read_json(body: bytes) -> dict[str, Any]:
 def check_names(data: dict[str, Any], understood: frozenset[str]) -> None:
     """Refuses fields that no request of this kind has, and values that cannot be written again."""
     for name, value in data.items():
-        if name in NEVER:
-            raise invalid(name, f"{name} is never the caller's to set. Remove it from the request.")
         if name not in understood:
+            if name in NEVER:
+                raise invalid(name, f"{name} is never the caller's to set. Remove it from the request.")
             raise invalid(name[:80], f"{name[:80]} is not supported here. Remove it from the request.")
         if type(value) in (dict, list):
             check_depth(value, name)

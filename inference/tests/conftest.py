@@ -17,11 +17,12 @@ import aiohttp
 import httpx2
 import pytest
 import uvicorn
+import uvloop
 from aiohttp import web
 from django.db import connection
 
 from attestation import statements
-from inference import registry, snapshots
+from inference import opinions, registry, snapshots
 from inference.gateway import server
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import TenantSnapshot
@@ -44,7 +45,7 @@ class Loop:
     """An event loop in a thread of its own; `run` waits for a coroutine there."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
@@ -96,20 +97,28 @@ class Engine:
         known = self.loaded.pop((await request.json())["lora_name"], None)
         return web.Response(text="Success" if known else "Not loaded", status=200 if known else 404)
 
+    async def embed(self, request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        data = [{"object": "embedding", "index": at, "embedding": [0.5, 0.25]} for at in range(len(texts))]
+        usage = {"prompt_tokens": 7, "total_tokens": 7}
+        return web.json_response({"object": "list", "model": "x", "data": data, "usage": usage})
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        plain = request.path == "/v1/completions"
         self.asked.append(body)
         if self.refuse:
             return web.json_response({"error": {"message": "No."}}, status=self.refuse)
         if body["stream"]:
-            return await self._stream(request, body)
+            return await self._stream(request, body, plain)
         await asyncio.sleep(self.pause)
-        message = {"role": "assistant", "content": "".join(self.tokens)}
-        choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(body.get("n", 1))]
+        text = "".join(self.tokens)
+        said = {"text": text} if plain else {"message": {"role": "assistant", "content": text}}
+        choices = [{"index": at, "finish_reason": "stop"} | said for at in range(body.get("n", 1))]
         whole = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices}
         return web.json_response(whole | ({"usage": self._usage(body)} if self.usage else {}))
 
-    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: dict[str, Any], plain: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
@@ -119,7 +128,8 @@ class Engine:
                 return response
             await asyncio.sleep(self.pause)
             for index in range(body.get("n", 1)):
-                choices = [{"index": index, "delta": {"content": token}, "finish_reason": None}]
+                said = {"text": token} if plain else {"delta": {"content": token}}
+                choices = [{"index": index, "finish_reason": None} | said]
                 await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
                 self.written += 1
         if self.usage and body["stream_options"]["include_usage"]:
@@ -143,6 +153,13 @@ def load(key_id: str) -> TenantSnapshot | None:
         connection.close()
 
 
+def keep(*told: Any) -> bool:
+    try:
+        return opinions.keep(*told)
+    finally:
+        connection.close()
+
+
 class Serving:
     """What a test needs: the address, the engine behind it, the gateway itself, and `book` to write the ledger."""
 
@@ -152,7 +169,7 @@ class Serving:
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
-        self.gateway = Gateway(load, self.redis_url, refusals.secret())
+        self.gateway = Gateway(load, self.redis_url, refusals.secret(), keep)
         self.loop.run(self.gateway.startup())
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
@@ -166,6 +183,8 @@ class Serving:
     async def _start_engine(self) -> int:
         app = web.Application(middlewares=[self.engine.lock])
         app.router.add_post("/v1/chat/completions", self.engine.chat)
+        app.router.add_post("/v1/completions", self.engine.chat)
+        app.router.add_post("/v1/embeddings", self.engine.embed)
         app.router.add_get("/v1/models", self.engine.models)
         app.router.add_post("/v1/load_lora_adapter", self.engine.load)
         app.router.add_post("/v1/unload_lora_adapter", self.engine.unload)

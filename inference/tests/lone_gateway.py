@@ -3,11 +3,11 @@
 No Django; the snapshot is made here by hand. Its leases lapse after 300 ms. Prints its port.
 """
 
-import asyncio
 import socket
 import sys
 
 import uvicorn
+import uvloop
 
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import NEVER, Host, Key, Route, Target, TenantSnapshot
@@ -41,4 +41,4 @@ async def main() -> None:
     await uvicorn.Server(uvicorn.Config(gateway, lifespan="off", log_level="warning")).serve([listener])
 
 
-asyncio.run(main())
+uvloop.run(main())

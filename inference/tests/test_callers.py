@@ -1,6 +1,7 @@
 """Who may call: what each wrong key is told, what an unknown one costs, and what a lost key ends."""
 
 import hashlib
+import threading
 import time
 from datetime import timedelta
 
@@ -181,6 +182,21 @@ def test_a_stream_ends_at_the_renewal_after_its_key_was_lost(quick, serving, cas
     assert 1 + len(seen) <= row.output_tokens < 200
     assert row.cost_nano == row.input_tokens + 4 * row.output_tokens > 0
     assert row.answer_digest == hashlib.sha256(b"a" * row.output_tokens).hexdigest()
+
+
+def test_a_whole_answer_is_not_waited_for_after_its_key_was_lost(quick, serving, cast):
+    serving.engine.pause = 30.0
+    record, text = keys.create(cast.acme, "plain", cast.owner)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(serving.post(text)))
+    asking.start()
+    while not serving.engine.asked:
+        time.sleep(0.01)
+    keys.revoke(record, cast.owner)
+    asking.join(10)
+    assert told(answers[0])[:2] == (401, "key_revoked")
+    (row,) = serving.rows()
+    assert (row.status, row.reason, row.output_tokens) == ("aborted", "key_revoked", 0)
 
 
 def test_a_stream_goes_on_through_a_change_that_leaves_its_key_alone(quick, serving, key, cast):

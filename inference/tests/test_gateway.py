@@ -225,6 +225,22 @@ def test_a_client_that_hangs_up_pays_for_what_was_produced(serving, key):
     assert serving.engine.written <= written + 1  # the engine was told to stop
 
 
+def test_a_client_that_leaves_a_whole_answer_stops_the_engine_and_pays_for_its_prompt(serving, key):
+    serving.engine.pause = 30.0
+    body = json.dumps(HELLO).encode()
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(
+            f"{serving.url}/chat/completions", content=body, headers={"authorization": f"Bearer {key}"}, timeout=0.5
+        )
+    deadline = time.monotonic() + 5
+    while not (rows := serving.rows()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (row,) = rows
+    assert (row.status, row.reason) == ("aborted", "client_disconnected")
+    assert (row.input_tokens, row.output_tokens) == (-(-len(body) // 4), 0)
+    assert row.cost_nano == row.input_tokens
+
+
 def test_without_a_report_of_usage_the_deltas_are_counted(serving, key):
     serving.engine.usage = False
     assert serving.post(key, {"stream": True}).text.endswith("data: [DONE]\n\n")

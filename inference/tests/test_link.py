@@ -120,3 +120,15 @@ async def test_nobody_at_the_address_is_unavailable():
     with pytest.raises(Unavailable):
         await pipe.ask("PING")
     await pipe.close()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, RuntimeError, ConnectionError])
+async def test_whatever_ends_a_flight_nobody_waits_for_ever(error):
+    class Broken(Pipeline):
+        async def _execute(self, batch):
+            raise error
+
+    pipe = Broken("redis://127.0.0.1:1/0")
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(pipe.ask("PING"), 1)
+    await pipe.close()

@@ -9,7 +9,7 @@ import pytest
 from inference.gateway import connection, fleet, upstream
 from inference.gateway.fleet import Fleet
 from inference.gateway.snapshot import Host, Target
-from inference.gateway.upstream import EngineRefused, EngineUnavailable, Upstream
+from inference.gateway.upstream import Caller, EngineRefused, EngineUnavailable, Upstream
 from inference.protocol import Request, chat
 from tenants.metering import Event
 
@@ -72,7 +72,7 @@ async def pool():
 
 
 async def ask(pool):
-    async with await pool.post("m", "/v1/chat/completions", b'{"a":1}', "req_1") as response:
+    async with await pool.post(Caller(), "m", "/v1/chat/completions", b'{"a":1}', "req_1") as response:
         return await response.read()
 
 
@@ -85,6 +85,29 @@ async def test_one_connection_serves_call_after_call(pool):
         assert body == b'{"a":1}'
         assert b"Authorization: Bearer engine-secret\r\n" in head
         assert b"X-Request-Id: req_1\r\n" in head
+
+
+async def test_a_call_holds_its_connection_only_while_the_engine_works(pool):
+    async with Wire() as wire:
+        engine, caller = pool(wire), Caller()
+        async with await engine.post(caller, "m", "/v1/chat/completions", b"{}", "req_1") as response:
+            assert caller.connection is response.connection
+            await response.read()
+        assert caller.connection is None  # it is another call's from here on
+
+
+async def test_a_call_that_was_hung_up_is_not_sent_again(pool):
+    async with Wire(OK, [b"", *[b""] * 100], OK) as wire:
+        engine, caller = pool(wire), Caller()
+        await ask(engine)
+        asked = asyncio.create_task(engine.post(caller, "m", "/v1/chat/completions", b"{}", "req_1"))
+        await asyncio.sleep(0.1)
+        caller.over = True
+        assert caller.connection
+        caller.connection.close()
+        with pytest.raises(EngineUnavailable):
+            await asked
+        assert len(wire.requests) == 2
 
 
 async def test_a_kept_connection_that_was_dropped_without_a_byte_is_replaced(pool):
@@ -133,7 +156,10 @@ async def test_an_announcement_before_the_answer_is_passed_over(pool):
 async def test_an_engine_that_sends_faster_than_it_is_read_waits(pool, monkeypatch):
     monkeypatch.setattr(connection, "MOST_WAITING", 1000)
     pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n", *[b"x" * 4000] * 10]
-    async with Wire(pieces) as wire, await pool(wire).post("m", "/v1/chat/completions", b"{}", "req_1") as response:
+    async with (
+        Wire(pieces) as wire,
+        await pool(wire).post(Caller(), "m", "/v1/chat/completions", b"{}", "req_1") as response,
+    ):
         await asyncio.sleep(0.2)
         assert response.connection._paused
         assert len(await response.read()) == 40_000
@@ -163,6 +189,8 @@ class Calling:
     event: Event = field(default_factory=lambda: Event("req_1", "t", "k", "2026-11-25", "estimated", "m", "m"))
     request: Request = field(default_factory=lambda: Request(chat.CHAT, "m", {}, "", 0))
     host: Host | None = None
+    connection: object = None
+    over: bool = False
 
 
 def calling(*wires):

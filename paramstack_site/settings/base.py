@@ -184,6 +184,7 @@ ANTHROPIC_BASE_URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = int(os.environ.get("PORT", "8040"))
 
+CALL_LOG = os.environ.get("CALL_LOG", "1") == "1"  # a line of JSON on stderr for each call of the gateway
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -59,3 +59,12 @@ async def test_the_server_starts_and_drains_the_gateway(monkeypatch):
 
     await asgi.application({"type": "lifespan"}, receive, send)
     assert calls == ["startup", "lifespan.startup.complete", "shutdown", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("8.8.8.8", 404)])
+async def test_metrics_are_told_inside_only(client, status):
+    transport = httpx2.ASGITransport(app=asgi.application, client=(client, 1))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as asking:
+        answer = await asking.get("/metrics")
+    assert answer.status_code == status
+    assert ("paramstack_gateway_calls_total" in answer.text) is (status == 200)

@@ -20,7 +20,7 @@ TURNS = {"suspended": tenancy.suspend, "active": tenancy.resume, "closed": tenan
 class TenantSerializer(serializers.ModelSerializer[Tenant]):
     class Meta:
         model = Tenant
-        fields = ["slug", "name", "status", "time_zone", "created_at"]
+        fields = ["slug", "name", "status", "time_zone", "keeps_answers", "engine_extras", "created_at"]
 
 
 class NewTenant(serializers.Serializer[Any]):
@@ -33,6 +33,9 @@ class NewTenant(serializers.Serializer[Any]):
 class TenantChange(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=120, required=False)
     time_zone = serializers.CharField(max_length=64, required=False)
+    keeps_answers = serializers.BooleanField(
+        required=False, help_text="answers to calls with an Idempotency-Key stay for a day, to be given again"
+    )
     status = serializers.ChoiceField(choices=list(TURNS), required=False, help_text="the operator's to change")
 
 
@@ -75,10 +78,12 @@ def tenant(request: Any) -> Response:
 
 
 @transaction.atomic
-def _change(found: Tenant, person: User, wanted: dict[str, str]) -> None:
+def _change(found: Tenant, person: User, wanted: dict[str, Any]) -> None:
     if name := wanted.get("name"):
         tenancy.rename(found, name, person)
     if zone := wanted.get("time_zone"):
         tenancy.set_time_zone(found, zone, person)
+    if "keeps_answers" in wanted:
+        tenancy.keep_answers(found, wanted["keeps_answers"], person)
     if turn := wanted.get("status"):
         TURNS[turn](found, person)

@@ -32,6 +32,8 @@ class Tenant(models.Model):
     name = models.CharField(_("name"), max_length=120)
     status = models.CharField(_("status"), max_length=10, choices=Status, default=Status.ACTIVE)
     time_zone = models.CharField(_("time zone"), max_length=64, default="Europe/Istanbul")
+    keeps_answers = models.BooleanField(_("keeps answers"), default=False)  # a day, for Idempotency-Key; else never
+    engine_extras = models.JSONField(_("engine fields"), default=list, blank=True)  # vLLM's own that it may send
     epoch = models.BigIntegerField(default=1, editable=False)  # raised by every change a gateway must see
     created_at = models.DateTimeField(auto_now_add=True)
 

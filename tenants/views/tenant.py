@@ -22,7 +22,7 @@ STATUS = {"suspend": tenancy.suspend, "resume": tenancy.resume, "close": tenancy
 
 
 def tenant(request: access.Request) -> HttpResponse:
-    """The facts; an owner's POST changes name and time zone."""
+    """The facts; an owner's POST changes them."""
     form = forms.TenantFacts(request.POST or None, tenant=request.tenant)
     if request.method != "POST":
         return page(request, form=form)
@@ -35,11 +35,12 @@ def tenant(request: access.Request) -> HttpResponse:
 
 
 def _saved(request: access.Request, form: forms.TenantFacts) -> bool:
-    """Both facts, or neither and the reason under its field."""
+    """All facts, or none and the reason under its field."""
     try:
         with transaction.atomic():
             tenancy.rename(request.tenant, form.cleaned_data["name"], request.user)
             tenancy.set_time_zone(request.tenant, form.cleaned_data["time_zone"], request.user)
+            tenancy.keep_answers(request.tenant, form.cleaned_data["keeps_answers"], request.user)
     except Refused as error:
         forms.explain(form, error)
         return False

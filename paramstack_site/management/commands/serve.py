@@ -1,5 +1,7 @@
 """`manage.py serve`: console and gateway, or the gateway alone with as many workers as there are cores."""
 
+import os
+import tempfile
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +26,8 @@ class Command(BaseCommand):
     ) -> None:
         import uvicorn
 
+        if workers > 1:  # metrics of all of them, whichever is asked
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="paramstack-metrics-")
         name = "paramstack_site.gateway" if gateway else "paramstack_site.asgi"
         told: dict[str, Any] = {"workers": workers} if workers > 1 else {}
         uvicorn.run(

@@ -1,0 +1,182 @@
+"""What an operator sees of the calls: Prometheus metrics and one line of JSON a call.
+
+Names follow OpenTelemetry's conventions for generative AI where they have one (gen_ai.server.*: seconds, with the
+boundaries the convention gives), written as Prometheus does. Labels are bounded: operations, served models, replicas,
+states and codes; never a key, a tenant's text or an end user.
+https://github.com/open-telemetry/semantic-conventions-genai
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import sys
+import time
+from typing import Any, BinaryIO
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import multiprocess as workers
+
+from inference.gateway.snapshot import Host
+from tenants.metering import Event
+
+DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKENS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+FLUSH_SECONDS = 0.25  # that a line may wait
+MOST_LINES = 20_000  # waiting; above, they are dropped and counted
+
+CALL = ("gen_ai_operation_name", "gen_ai_request_model", "server_address")
+registry = CollectorRegistry()
+duration = Histogram(
+    "gen_ai_server_request_duration_seconds",
+    "From the admission of a call to its settlement.",
+    (*CALL, "error_type"),
+    buckets=DURATIONS,
+    registry=registry,
+)
+first_token = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "From the admission of a call to the first of its answer.",
+    CALL,
+    buckets=FIRST_TOKENS,
+    registry=registry,
+)
+per_token = Histogram(
+    "gen_ai_server_time_per_output_token_seconds",
+    "Between the tokens of a streamed answer after its first.",
+    CALL,
+    buckets=PER_TOKEN,
+    registry=registry,
+)
+tokens = Counter(
+    "gen_ai_client_token_usage",
+    "Tokens that the ledger was told of.",
+    (*CALL, "gen_ai_token_type"),
+    registry=registry,
+)
+calls = Counter("paramstack_gateway_calls", "Admitted calls by how they ended.", ("status",), registry=registry)
+refusals = Counter("paramstack_gateway_refusals", "Calls refused before admission.", ("code",), registry=registry)
+in_flight = Gauge("paramstack_gateway_in_flight_requests", "Under way.", registry=registry, multiprocess_mode="livesum")
+dropped = Counter("paramstack_gateway_dropped_log_lines", "Lines that nobody could take in time.", registry=registry)
+
+
+class _Series:
+    """The children of one operation, model and replica: looked up once, not at each call."""
+
+    def __init__(self, *labels: str) -> None:
+        self._labels = labels
+        self._durations: dict[str, Any] = {}
+        self.first_token, self.per_token = first_token.labels(*labels), per_token.labels(*labels)
+        self.input, self.output = tokens.labels(*labels, "input"), tokens.labels(*labels, "output")
+
+    def duration(self, error: str) -> Any:
+        if error not in self._durations:
+            self._durations[error] = duration.labels(*self._labels, error)
+        return self._durations[error]
+
+
+class Telemetry:
+    """`lines` is where calls are written, one JSON object each; without it nowhere."""
+
+    def __init__(self, lines: BinaryIO | None = None, log: bool = False) -> None:
+        self._lines = lines or (sys.stderr.buffer if log else None)
+        self._waiting: list[bytes] = []
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._statuses = {status: calls.labels(status) for status in ("settled", "aborted", "blocked")}
+        self._flushing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._flushing = asyncio.create_task(self._keep_flushing())
+
+    async def close(self) -> None:
+        if self._flushing:
+            self._flushing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flushing
+        self._write()
+
+    def ended(self, operation: str, event: Event, host: Host | None) -> None:
+        """A call was settled, as `event` says."""
+        place = operation, event.served, host.name if host else ""
+        series = self._series.get(place)
+        if series is None:
+            series = self._series[place] = _Series(*place)
+        self._statuses[event.status].inc()
+        seconds = event.latency_ms / 1000
+        series.duration("guardrail_blocked" if event.status == "blocked" else event.reason).observe(seconds)
+        if event.ttft_ms:
+            series.first_token.observe(event.ttft_ms / 1000)
+            if event.output_tokens > 1 and event.latency_ms > event.ttft_ms:
+                series.per_token.observe((seconds - event.ttft_ms / 1000) / (event.output_tokens - 1))
+        if event.input_tokens:
+            series.input.inc(event.input_tokens)
+            series.output.inc(event.output_tokens)
+        if self._lines:
+            self._say(event, operation, place[2])
+
+    def refused(self, code: str) -> None:
+        """A call that was not admitted; codes are our own words."""
+        refusals.labels(code).inc()
+
+    def _say(self, event: Event, operation: str, host: str) -> None:
+        if len(self._waiting) >= MOST_LINES:
+            return dropped.inc()
+        line = {
+            "at": time.time(),
+            "event": "call",
+            "operation": operation,
+            "request_id": event.request_id,
+            "tenant": event.tenant,
+            "key": event.key,
+            "model": event.model,
+            "served": event.served,
+            "engine": host,
+            "status": event.status,
+            "reason": event.reason,
+            "input_tokens": event.input_tokens,
+            "output_tokens": event.output_tokens,
+            "cost_nano": event.cost_nano,
+            "latency_ms": event.latency_ms,
+            "ttft_ms": event.ttft_ms,
+        }
+        self._waiting.append(orjson.dumps(line))
+        return None
+
+    async def _keep_flushing(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            if self._waiting:
+                await loop.run_in_executor(None, self._write)  # whoever reads the log may be slow
+
+    def _write(self) -> None:
+        lines, self._waiting = self._waiting, []
+        if lines and self._lines:
+            self._lines.write(b"\n".join(lines) + b"\n")
+            self._lines.flush()
+
+
+def is_inside(address: str) -> bool:
+    """Whether an address is this machine's or of a private network; a Unix socket has none and is."""
+    try:
+        ip = ipaddress.ip_address(address or "127.0.0.1")
+    except ValueError:
+        return False
+    return ip.is_loopback or ip.is_private
+
+
+def exposition() -> tuple[bytes, str]:
+    """The metrics of this process, or of all workers of this server, in Prometheus's text format, and its type."""
+    return generate_latest(_source()), CONTENT_TYPE_LATEST
+
+
+def _source() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return registry
+    of_all = CollectorRegistry()
+    workers.MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]
+    return of_all

@@ -1,0 +1,109 @@
+"""What an operator sees of calls: metrics with the convention's names, a line of JSON each, and no content."""
+
+import asyncio
+import io
+import json
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from inference.gateway import telemetry
+from inference.gateway.snapshot import Host
+from inference.gateway.telemetry import Telemetry
+from tenants.metering import Event
+
+HOST = Host("engine-1", "http://127.0.0.1:1")
+
+
+def event(**facts):
+    told: dict[str, Any] = {
+        "status": "settled",
+        "input_tokens": 7,
+        "output_tokens": 5,
+        "latency_ms": 500,
+        "ttft_ms": 100,
+    }
+    return Event("req_1", "tenant-1", "key-1", "2026-11-25", model="chat", served="demo", **(told | facts))
+
+
+def samples():
+    body, _ = telemetry.exposition()
+    families = text_string_to_metric_families(body.decode())
+    return {(s.name, *sorted(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def change(before, after, name, **labels):
+    place = (name, *sorted(labels.items()))
+    return after[place] - before.get(place, 0)
+
+
+CALL = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "demo", "server_address": "engine-1"}
+
+
+def test_a_call_is_counted_once_with_its_times_and_tokens():
+    before = samples()
+    Telemetry().ended("chat", event(), HOST)
+    after = samples()
+    assert change(before, after, "paramstack_gateway_calls_total", status="settled") == 1
+    assert change(before, after, "gen_ai_client_token_usage_total", **CALL, gen_ai_token_type="input") == 7
+    assert change(before, after, "gen_ai_client_token_usage_total", **CALL, gen_ai_token_type="output") == 5
+    assert change(before, after, "gen_ai_server_request_duration_seconds_sum", **CALL, error_type="") == 0.5
+    assert change(before, after, "gen_ai_server_time_to_first_token_seconds_sum", **CALL) == 0.1
+    assert change(before, after, "gen_ai_server_time_per_output_token_seconds_sum", **CALL) == pytest.approx(0.1)
+
+
+def test_an_error_has_its_type_and_a_rule_of_a_tenant_is_no_label():
+    before = samples()
+    shown = Telemetry()
+    shown.ended("chat", event(status="aborted", reason="engine_failed"), HOST)
+    shown.ended("chat", event(status="blocked", reason="my-own-rule"), None)
+    after = samples()
+    assert (
+        change(before, after, "gen_ai_server_request_duration_seconds_count", **CALL, error_type="engine_failed") == 1
+    )
+    blocked = CALL | {"server_address": "", "error_type": "guardrail_blocked"}
+    assert change(before, after, "gen_ai_server_request_duration_seconds_count", **blocked) == 1
+    assert not [place for place in after if "my-own-rule" in str(place)]
+
+
+async def test_lines_are_written_in_the_background_and_all_of_them_at_the_end():
+    lines = io.BytesIO()
+    shown = Telemetry(lines)
+    shown.start()
+    shown.ended("chat", event(), HOST)
+    await asyncio.sleep(2 * telemetry.FLUSH_SECONDS)
+    first = lines.getvalue()
+    shown.ended("chat", event(status="aborted", reason="engine_failed"), HOST)
+    await shown.close()
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert first.count(b"\n") == 1
+    assert [(line["request_id"], line["status"], line["engine"]) for line in told] == [
+        ("req_1", "settled", "engine-1"),
+        ("req_1", "aborted", "engine-1"),
+    ]
+
+
+def test_a_reader_that_is_too_slow_costs_lines_and_not_memory(monkeypatch):
+    monkeypatch.setattr(telemetry, "MOST_LINES", 3)
+    before = samples()
+    shown = Telemetry(io.BytesIO())
+    for _ in range(5):
+        shown.ended("chat", event(), HOST)
+    assert len(shown._waiting) == 3
+    assert change(before, samples(), "paramstack_gateway_dropped_log_lines_total") == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [("127.0.0.1", True), ("10.1.2.3", True), ("::1", True), ("", True), ("8.8.8.8", False), ("proxy", False)],
+)
+def test_metrics_are_for_those_inside(address, inside):
+    assert telemetry.is_inside(address) is inside
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refused_call_is_counted_by_its_code(serving):
+    before = samples()
+    assert serving.post("ps_live_nonsense").status_code == 401
+    assert change(before, samples(), "paramstack_gateway_refusals_total", code="invalid_api_key") == 1
