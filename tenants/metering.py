@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ REBUILD, UNMARK, RESUME = map(_script, ("rebuild", "unmark", "resume"))
 Packed = tuple[list[str], list[str | bytes]]  # KEYS and ARGV of a script
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One usage event; the columns of the ledger. `day` is that of the admission in the tenant's time zone.
 
     `at_us` is the admission by Redis's clock, 0 while nobody knows it; `price` is the id of the price book's version.
+    Nobody changes one; `frozen` costs too much for each call.
     """
 
     request_id: str
@@ -87,7 +89,7 @@ class Event:
 
     def ending(self, status: str, **facts: Any) -> Event:
         """The same call with its outcome."""
-        return replace(self, status=status, **facts)
+        return Event(**{**dict(zip(NAMES, _values(self), strict=True)), "status": status, **facts})
 
     @property
     def month(self) -> str:
@@ -120,7 +122,7 @@ class Terms:
         object.__setattr__(self, "limits", tuple("-1" if limit is None else str(limit) for limit in both))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Window:
     """A limit as the caller sees it after its call: how much, how much is left, when all of it is back (us)."""
 
@@ -142,7 +144,7 @@ class Refusal:
     enough: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """The reply of ADMIT. `reason`: empty when admitted, else unmarked, stale, backlog or refused.
 
@@ -164,7 +166,7 @@ class Verdict:
     refusals: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """The reply of SETTLE: `written` is 1 (the event of its hold), 2 (late: no hold was left), 0 (somebody else's)
     or -1 (another installation's Redis); `entry` is the event's place in the stream.
@@ -359,4 +361,6 @@ def place(entry: str) -> tuple[int, int]:
 
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+NAMES = tuple(one.name for one in fields(Event))
+_values = attrgetter(*NAMES)
 FIELDS = {one.name: int if one.type == "int" else str for one in fields(Event)}

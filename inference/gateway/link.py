@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -26,16 +27,26 @@ class Lost(ConnectionError):
     """The connection ended before everything was answered; what was sent may have been done or not."""
 
 
+class Command(Protocol):
+    """What a link sends, and whom it tells the reply (hiredis.ReplyError is one too) or that there will be none."""
+
+    words: tuple[Word, ...]
+
+    def settle(self, reply: Any) -> None: ...
+
+    def lost(self, error: Lost) -> None: ...
+
+
 class Link(asyncio.Protocol):
-    """`open` makes one. Replies come in the order of the commands; an error is a reply too (hiredis.ReplyError)."""
+    """`open` makes one. Replies come in the order of the commands."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
-        self._batches: deque[tuple[asyncio.Future[list[Any]], int, list[Any]]] = deque()
+        self._waiting: deque[Command] = deque()
         self._transport: asyncio.Transport
         self._watch: asyncio.TimerHandle | None = None
-        self._answered = 0
-        self.lost = False
+        self._since = 0.0  # monotonic: since when nothing has come that is waited for
+        self.gone = False
 
     @classmethod
     async def open(cls, url: str) -> Link:
@@ -59,24 +70,27 @@ class Link(asyncio.Protocol):
             opening.append(("AUTH", *filter(None, (told.get("username"), told["password"]))))
         if told.get("db"):
             opening.append(("SELECT", told["db"]))
-        for reply in await self.send(opening) if opening else ():
-            if isinstance(reply, Exception):
+        for words in opening:
+            asked = Asked(words)
+            self.send([asked])
+            if isinstance(reply := await asked.reply, Exception):
                 self.close()
                 raise Lost(f"Redis does not let us in: {reply}")
 
-    def send(self, commands: Sequence[tuple[Word, ...]]) -> asyncio.Future[list[Any]]:
-        """All replies together; the future raises Lost."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        if self.lost:
-            future.set_exception(Lost("no connection"))
-            return future
-        self._batches.append((future, len(commands), []))
-        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # of any length
-        self._transport.write(b"".join(packed))
+    def send(self, commands: Sequence[Command]) -> None:
+        """Each is told its reply, or that there will be none."""
+        if self.gone:
+            for command in commands:
+                command.lost(Lost("no connection"))
+            return
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.extend(commands)
+        packed = [hiredis.pack_command(command.words) for command in commands]  # type: ignore[arg-type]  # any length
+        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         if self._watch is None:
-            self._watch = loop.call_later(REPLY_SECONDS, self._check, self._answered)
-        return future
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(REPLY_SECONDS, self._check)
 
     def close(self) -> None:
         self._transport.abort()
@@ -86,16 +100,12 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
 
     def data_received(self, data: bytes) -> None:
-        self._answered += 1
-        self._reader.feed(data)
+        self._since = time.monotonic()
+        reader, waiting = self._reader, self._waiting
+        reader.feed(data)
         try:
-            while self._batches and (reply := self._reader.gets()) is not False:
-                future, count, replies = self._batches[0]
-                replies.append(reply)
-                if len(replies) == count:
-                    self._batches.popleft()
-                    if not future.done():
-                        future.set_result(replies)
+            while waiting and (reply := reader.gets()) is not False:
+                waiting.popleft().settle(reply)
         except hiredis.ProtocolError as error:
             self._transport.abort()
             self._fail(Lost(f"this is not Redis: {error}"))
@@ -103,26 +113,42 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(Lost(str(error or "Redis closed the connection")))
 
-    def _check(self, answered: int) -> None:
-        """Nothing has come since the last look and something is waited for: it will not come."""
+    def _check(self) -> None:
+        """Is something waited for that will not come?"""
         self._watch = None
-        if not self._batches:
+        if not self._waiting:
             return None
-        if self._answered == answered:
+        left = self._since + REPLY_SECONDS - time.monotonic()
+        if left <= 0:
             self._transport.abort()
             return self._fail(Lost(f"no reply for {REPLY_SECONDS:g} s"))
-        self._watch = asyncio.get_running_loop().call_later(REPLY_SECONDS, self._check, self._answered)
+        self._watch = asyncio.get_running_loop().call_later(left, self._check)
         return None
 
     def _fail(self, error: Lost) -> None:
-        self.lost = True
+        self.gone = True
         if self._watch:
             self._watch.cancel()
             self._watch = None
-        while self._batches:
-            future, *_ = self._batches.popleft()
-            if not future.done():
-                future.set_exception(error)
+        waiting, self._waiting = self._waiting, deque()
+        for command in waiting:
+            command.lost(error)
+
+
+class Asked:
+    """A command whose reply is waited for here; an error of Redis's is a reply."""
+
+    def __init__(self, words: tuple[Word, ...]) -> None:
+        self.words = words
+        self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def settle(self, reply: Any) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def lost(self, error: Lost) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 class Links:
@@ -133,14 +159,19 @@ class Links:
         self._link: Link | None = None
         self._opening: asyncio.Task[Link] | None = None
 
-    async def get(self) -> tuple[Link, bool]:
-        """The link, and whether it was there already; raises OSError, TimeoutError or Lost."""
-        if self._link and not self._link.lost:
-            return self._link, True
+    @property
+    def link(self) -> Link | None:
+        """The one that is open."""
+        return self._link if self._link and not self._link.gone else None
+
+    async def get(self) -> Link:
+        """Raises OSError, TimeoutError or Lost."""
+        if link := self.link:
+            return link
         if self._opening is None:
             self._opening = asyncio.create_task(Link.open(self._url))
             self._opening.add_done_callback(self._opened)
-        return await asyncio.shield(self._opening), False
+        return await asyncio.shield(self._opening)
 
     def _opened(self, task: asyncio.Task[Link]) -> None:
         self._opening = None

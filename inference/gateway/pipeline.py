@@ -17,6 +17,7 @@ from inference.protocol import Refusal
 from tenants.metering import Packed
 
 log = logging.getLogger(__name__)
+TRIES = 1  # more, after a connection was lost or a server had to be told a script
 
 
 class Unavailable(Refusal):
@@ -30,19 +31,35 @@ class Unavailable(Refusal):
 class Command:
     """A script with its keys and arguments, or with no script the words of a plain command."""
 
-    __slots__ = ("reply", "script", "words")
+    __slots__ = ("_pipe", "_tries", "reply", "script", "words")
 
-    def __init__(self, script: str, words: tuple[str | bytes | int, ...], reply: asyncio.Future[Any]) -> None:
-        self.script, self.words, self.reply = script, words, reply
+    def __init__(
+        self, pipe: Pipeline, script: str, words: tuple[str | bytes | int, ...], reply: asyncio.Future[Any]
+    ) -> None:
+        self._pipe, self.script, self.words, self.reply, self._tries = pipe, script, words, reply, 0
 
     def settle(self, reply: Any) -> None:
-        if self.reply.done():  # its call was cancelled
-            return
-        if isinstance(reply, Exception):
-            log.warning("Redis: %s", reply)
-            self.reply.set_exception(Unavailable())
-        else:
+        if isinstance(reply, ReplyError):
+            if self.script and self._tries < TRIES and str(reply).startswith("NOSCRIPT"):
+                self._tries += 1
+                return self._pipe.teach(self)
+            return self.fail(reply)
+        if not self.reply.done():  # else its call was cancelled
             self.reply.set_result(reply)
+        return None
+
+    def lost(self, error: Exception) -> None:
+        """Goes once more: every step may be sent twice."""
+        self._tries += 1
+        if self._tries > TRIES or self.reply.done():
+            self.fail(error)
+        else:
+            self._pipe.send([self])
+
+    def fail(self, error: BaseException) -> None:
+        if not self.reply.done():
+            log.warning("Redis: %s", error or type(error).__name__)
+            self.reply.set_exception(Unavailable())
 
 
 class Pipeline:
@@ -71,56 +88,52 @@ class Pipeline:
         self._flights.add(task)
         task.add_done_callback(self._flights.discard)
 
+    def send(self, batch: list[Command]) -> None:
+        """At once, or as soon as there is a connection."""
+        if link := self._links.link:
+            link.send(batch)
+        else:
+            self.spawn(self._open(batch))
+
+    def teach(self, command: Command) -> None:
+        """Sends a script to a server that has not met it, and the command again."""
+        loading = Command(self, "", ("SCRIPT", "LOAD", command.script), asyncio.get_running_loop().create_future())
+        loading.reply.add_done_callback(lambda done: done.exception())  # nobody waits for it
+        self.send([loading, command])
+
     def _enqueue(self, script: str, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._depart)
-        self._waiting.append(Command(script, words, reply))
+        self._waiting.append(Command(self, script, words, reply))
         return reply
 
     def _depart(self) -> None:
         batch, self._waiting = self._waiting, []
-        self.spawn(self._flush(batch))
-
-    async def _flush(self, batch: list[Command]) -> None:
-        replies: list[Any] = [Lost("cancelled")] * len(batch)
         try:
-            replies = await self._execute(batch)
-        except (RedisError, OSError, TimeoutError, ValueError) as error:
-            replies = [error] * len(batch)
+            self.send(batch)
+        except BaseException as error:
+            for command in batch:
+                command.fail(error)
+            raise
+
+    async def _open(self, batch: list[Command]) -> None:
+        error: BaseException = Lost("cancelled")
+        link = None
+        try:
+            link = await self._links.get()
+        except (RedisError, OSError, TimeoutError, ValueError) as problem:
+            error = problem
         finally:  # whatever ended this, nobody may wait for ever
-            for command, reply in zip(batch, replies, strict=True):
-                command.settle(reply)
-
-    async def _execute(self, batch: list[Command]) -> list[Any]:
-        """The replies, errors among them; raises OSError or TimeoutError where there is no Redis."""
-        replies = await self._send([command.words for command in batch])
-        missed = [place for place, reply in enumerate(replies) if _lacks_script(reply)]
-        if missed:  # a server that has not met them
-            scripts = {batch[place].script for place in missed}
-            again = [("SCRIPT", "LOAD", script) for script in scripts] + [batch[place].words for place in missed]
-            for place, reply in zip(missed, (await self._send(again))[len(scripts) :], strict=True):
-                replies[place] = reply
-        return replies
-
-    async def _send(self, commands: list[tuple[str | bytes | int, ...]]) -> list[Any]:
-        """Once more on a new connection if the one that was there has gone: every step may be sent twice."""
-        link, used = await self._links.get()
-        try:
-            return await link.send(commands)
-        except Lost:
-            if not used:
-                raise
-        link, _ = await self._links.get()
-        return await link.send(commands)
+            if link is None:
+                for command in batch:
+                    command.fail(error)
+        if link:
+            link.send(batch)
 
 
 @cache
 def _sha(script: str) -> str:
     """The name by which Redis knows a script."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-def _lacks_script(reply: Any) -> bool:
-    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -12,7 +13,7 @@ from inference.gateway.call import Call
 from inference.gateway.reply import Receive
 
 log = logging.getLogger(__name__)
-PATIENCE = 0.25  # seconds of a call before anybody listens for its client: most have ended by then
+PATIENCE = 0.15  # seconds; a call is half as old again on average before anybody listens for its client
 
 
 class Watch:
@@ -20,17 +21,37 @@ class Watch:
 
     def __init__(self, snapshots: Cache) -> None:
         self._snapshots = snapshots
-        self._calls: dict[Call, asyncio.TimerHandle | asyncio.Task[None]] = {}
+        self._calls: dict[Call, Receive] = {}
+        self._listening: dict[Call, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        if self._sweeping:
+            self._sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeping
 
     def begin(self, call: Call, receive: Receive) -> None:
         """From now on the call ends when its client goes, or may not go on. `end` follows in any case."""
-        self._calls[call] = asyncio.get_running_loop().call_later(PATIENCE, self._listen, call, receive)
+        self._calls[call] = receive
 
     def end(self, call: Call) -> None:
-        self._calls.pop(call).cancel()
+        del self._calls[call]
+        if listening := self._listening.pop(call, None):
+            listening.cancel()
 
-    def _listen(self, call: Call, receive: Receive) -> None:
-        self._calls[call] = asyncio.ensure_future(_hear(call, receive))
+    async def _sweep(self) -> None:
+        """Begins to listen for the clients of calls that were here the last time."""
+        seen: set[Call] = set()
+        while True:
+            await asyncio.sleep(PATIENCE)
+            for call, receive in self._calls.items():
+                if call in seen and call not in self._listening:
+                    self._listening[call] = asyncio.create_task(_hear(call, receive))
+            seen = set(self._calls)
 
     async def renewed(self, now_us: int, epochs: Mapping[str, int]) -> None:
         """Told at each renewal what time it is by Redis's clock and which epochs the tenants of open calls have."""

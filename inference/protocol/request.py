@@ -28,9 +28,12 @@ class Operation:
     answers: bool = True  # it produces tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
-    """`digest` is the SHA-256 of the body's bytes, `size` their number; `n` answers to each of `prompts` prompts."""
+    """`digest` is the SHA-256 of the body's bytes, `size` their number; `n` answers to each of `prompts` prompts.
+
+    Nobody changes one; `frozen` costs too much for each call.
+    """
 
     operation: Operation
     model: str

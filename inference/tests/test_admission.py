@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from inference.gateway import admission
+from inference.gateway import admission, pipeline
 from inference.gateway.admission import Counters
 from inference.gateway.pipeline import Pipeline, Unavailable
 from inference.gateway.snapshot import NEVER
@@ -50,18 +50,24 @@ class Weak(Pipeline):
 
     failures, lose, trips = 0, "", 0
 
-    async def _execute(self, batch):
+    def send(self, batch):
         self.trips += 1
         scripts = {command.script for command in batch}
+        gone = redis.ConnectionError("gone")
         if metering.SETTLE in scripts and self.failures:
             self.failures -= 1
-            raise redis.ConnectionError("gone")
+            return [command.fail(gone) for command in batch]
         if metering.ADMIT in scripts and self.lose == "before":
-            raise redis.ConnectionError("gone")
-        replies = await super()._execute(batch)
+            return [command.fail(gone) for command in batch]
         if metering.ADMIT in scripts and self.lose == "answer":
-            raise redis.ConnectionError("gone")
-        return replies
+            return super().send([self._unheard(command, gone) for command in batch])
+        return super().send(batch)
+
+    def _unheard(self, command, error):
+        """The same one, whose reply reaches nobody."""
+        heard = asyncio.get_running_loop().create_future()
+        heard.add_done_callback(lambda done: (done.exception(), command.fail(error)))
+        return pipeline.Command(self, command.script, command.words, heard)
 
 
 @pytest.fixture

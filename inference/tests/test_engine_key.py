@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from inference import serving
-from inference.engines import keeper, key
+from inference.engines import keeper, key, vllm
 from inference.engines.lock import Lock
 from inference.management.commands import launch_vllm
 
@@ -39,7 +39,7 @@ async def asked(lock: Lock, **scope: Any) -> int:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await lock(scope, lambda: None, send)  # type: ignore[arg-type]
+    await lock(scope, lambda: None, send)  # type: ignore[arg-type,return-value]
     return int(sent[0].get("status") or sent[0]["code"])
 
 
@@ -142,7 +142,7 @@ def test_the_ranks_of_what_is_loaded_are_looked_up(publish, cast):
 def test_vllm_gets_none_of_our_secrets(monkeypatch):
     for name in ("SECRET_KEY", "MASTER_KEY", "DATABASE_URL", "ANTHROPIC_API_KEY", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "x")
-    env = launch_vllm.environment(launch_vllm.vllm.Launch([], {"VLLM_NO_USAGE_STATS": "1"}), "key")
+    env = launch_vllm.environment(vllm.Launch([], {"VLLM_NO_USAGE_STATS": "1"}), "key")
     assert {name for name, value in env.items() if value == "x"} == {"CUDA_VISIBLE_DEVICES"}
     assert (env["VLLM_API_KEY"], env["VLLM_NO_USAGE_STATS"]) == ("key", "1")
 
@@ -187,7 +187,12 @@ class TestRotation:
         engine.secret = "another installation's"
         snapshots, read = serving.gateway._snapshots, []
         load = snapshots._load
-        snapshots._load = lambda key_id: read.append(key_id) or load(key_id)
+
+        def counted(key_id):
+            read.append(key_id)
+            return load(key_id)
+
+        snapshots._load = counted
         began = time.monotonic()
         assert [serving.post(key).status_code for _ in range(6)] == [503] * 6
         assert 2 <= len(read) <= 2 + (time.monotonic() - began)  # to begin with, and for the doubt

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from inference.gateway import link
-from inference.gateway.link import Link, Lost
+from inference.gateway.link import Asked, Link, Lost
 from inference.gateway.pipeline import Pipeline, Unavailable
 
 ECHO = "return ARGV[1]"
@@ -48,6 +48,12 @@ async def test_a_connection_that_was_closed_is_opened_again(pipe, redis_url):
     assert await pipe.ask("CLIENT", "ID") != number
 
 
+async def ask(opened, *commands):
+    asked = [Asked(words) for words in commands]
+    opened.send(asked)
+    return [await one.reply for one in asked]
+
+
 class Server:
     """Answers each command with the next of `answers`, or nothing."""
 
@@ -85,7 +91,7 @@ class Server:
 async def test_it_says_who_it_is_and_takes_its_database():
     async with Server(b"+OK\r\n", b"+OK\r\n", b"+PONG\r\n") as server:
         opened = await Link.open(f"redis://gateway:sesame@{server.address}/7")
-        assert await opened.send([("PING",)]) == [b"PONG"]
+        assert await ask(opened, ("PING",)) == [b"PONG"]
         opened.close()
     assert server.got == [[b"AUTH", b"gateway", b"sesame"], [b"SELECT", b"7"], [b"PING"]]
 
@@ -100,19 +106,33 @@ async def test_a_server_that_falls_silent_is_given_up(monkeypatch):
     monkeypatch.setattr(link, "REPLY_SECONDS", 0.05)
     async with Server(b"+OK\r\n") as server:
         opened = await Link.open(f"redis://{server.address}/0")
-        assert await opened.send([("PING",)]) == [b"OK"]
+        assert await ask(opened, ("PING",)) == [b"OK"]
         with pytest.raises(Lost, match="no reply"):
-            await opened.send([("PING",), ("PING",)])
-        assert opened.lost
+            await ask(opened, ("PING",), ("PING",))
+        assert opened.gone
         with pytest.raises(Lost):
-            await opened.send([("PING",)])
+            await ask(opened, ("PING",))
+
+
+async def test_a_command_has_its_whole_time_however_long_the_link_was_idle(monkeypatch):
+    monkeypatch.setattr(link, "REPLY_SECONDS", 0.3)
+    async with Server(b"+OK\r\n") as server:
+        opened = await Link.open(f"redis://{server.address}/0")
+        await ask(opened, ("PING",))
+        await asyncio.sleep(0.25)  # the watch of the first one looks in 50 ms
+        asked = Asked(("PING",))
+        opened.send([asked])
+        await asyncio.sleep(0.2)
+        assert not opened.gone
+        with pytest.raises(Lost, match="no reply"):
+            await asked.reply
 
 
 async def test_what_is_not_redis_is_no_reply():
     async with Server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         opened = await Link.open(f"redis://{server.address}/0")
         with pytest.raises(Lost, match="not Redis"):
-            await opened.send([("PING",)])
+            await ask(opened, ("PING",))
 
 
 async def test_nobody_at_the_address_is_unavailable():
@@ -123,12 +143,28 @@ async def test_nobody_at_the_address_is_unavailable():
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, RuntimeError, ConnectionError])
-async def test_whatever_ends_a_flight_nobody_waits_for_ever(error):
-    class Broken(Pipeline):
-        async def _execute(self, batch):
-            raise error
+async def test_whatever_ends_an_opening_nobody_waits_for_ever(error, monkeypatch):
+    async def broken():
+        raise error
 
-    pipe = Broken("redis://127.0.0.1:1/0")
+    pipe = Pipeline("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(pipe._links, "get", broken)
     with pytest.raises(Unavailable):
         await asyncio.wait_for(pipe.ask("PING"), 1)
     await pipe.close()
+
+
+async def test_a_command_that_was_under_way_goes_once_more_and_not_for_ever():
+    async with Server(b"+OK\r\n") as server:
+        pipe = Pipeline(f"redis://{server.address}/0")
+        assert await pipe.ask("PING") == b"OK"
+        hanging = pipe.ask("GET", "x")
+        for count in (2, 3):
+            while len(server.got) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            link = pipe._links.link
+            assert link
+            link.close()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(hanging, 1)
+        assert server.got[1:] == [[b"GET", b"x"], [b"GET", b"x"]]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import harness, ledger
+from benchmarks import harness, ledger, suite
 from benchmarks.ledger_parts import cut
 from benchmarks.ledger_parts.stand import Database
 
@@ -24,14 +24,16 @@ def stored(tmp_path, monkeypatch):
     """Measures nothing: each part's figure is 1. Answers the parts that were measured and where they are kept."""
     measured: list[str] = []
 
-    def measure(name, database, directory):
+    def measure(bench, name, database, directory):
         measured.append(name)
-        return keep(tmp_path, name)
+        return keep(home, name)
 
-    monkeypatch.setattr(ledger, "KEPT", tmp_path)
-    monkeypatch.setattr(ledger, "measured", measure)
+    home = tmp_path / "ledger-parts"
+    home.mkdir()
+    monkeypatch.setattr(suite, "KEPT", tmp_path)
+    monkeypatch.setattr(suite.Suite, "measured", measure)
     monkeypatch.setattr(harness, "commit", lambda: "abc1234")
-    return measured, tmp_path
+    return measured, home
 
 
 def keep(directory, name, commit="abc1234", quick=harness.QUICK):
@@ -46,8 +48,8 @@ def test_parts_of_this_commit_are_not_measured_again(stored, capsys):
     keep(directory, "events", commit="0000000")
     keep(directory, "copy", quick=not harness.QUICK)
     (directory / "pages.json").write_text("{")  # the machine went down while it was written
-    parts = ledger.run(ledger.arguments([]), NoDatabase())
-    assert tuple(parts) == ledger.PARTS
+    parts = ledger.SUITE.measure(ledger.SUITE.arguments([]), NoDatabase())
+    assert list(parts) == list(ledger.SUITE.parts)
     assert measured == ["events", "copy", "pages", "revocation", "cost"]
     assert "race: kept from 2026-11-25" in capsys.readouterr().out
 
@@ -55,7 +57,7 @@ def test_parts_of_this_commit_are_not_measured_again(stored, capsys):
 def test_fresh_measures_all_and_part_only_one(stored):
     measured, directory = stored
     keep(directory, "race")
-    ledger.run(ledger.arguments(["--fresh", "--part", "race"]), NoDatabase())
+    ledger.SUITE.measure(ledger.SUITE.arguments(["--fresh", "--part", "race"]), NoDatabase())
     assert measured == ["race"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,13 +23,18 @@ def answer(front: Front, vllm: Running) -> str:
     return str(chosen["message"]["content"])
 
 
-@pytest.fixture
-def langchain(front: Front) -> Any:
+def chat_openai(front: Front, **options: Any) -> Any:
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
-    address: dict[str, Any] = {"base_url": front.url, "api_key": SecretStr(front.key), "max_retries": 0}
-    return ChatOpenAI(model=MODEL, temperature=0, max_tokens=TOKENS, stream_usage=True, **address)
+    told: dict[str, Any] = {"base_url": front.url, "api_key": SecretStr(front.key), "max_retries": 0}
+    told |= {"model": MODEL, "temperature": 0, "max_tokens": TOKENS, "stream_usage": True}
+    return cast(Any, ChatOpenAI)(**told | options)
+
+
+@pytest.fixture
+def langchain(front: Front) -> Any:
+    return chat_openai(front)
 
 
 def test_langchain_invokes(langchain: Any, answer: str):
@@ -46,7 +51,7 @@ def test_langchain_streams(langchain: Any, answer: str):
     assert sum(chunk.usage_metadata["output_tokens"] for chunk in chunks if chunk.usage_metadata) == TOKENS
 
 
-def test_langchain_gets_what_a_schema_asks_for(langchain: Any):
+def test_langchain_gets_what_a_schema_asks_for(front: Front):
     schema = {
         "title": "Talep",
         "type": "object",
@@ -54,11 +59,8 @@ def test_langchain_gets_what_a_schema_asks_for(langchain: Any):
         "required": ["tur"],
         "additionalProperties": False,
     }
-    found = (
-        langchain.bind(max_tokens=60, logit_bias=NO_BLANKS)
-        .with_structured_output(schema, method="json_schema")
-        .invoke(TEXT)
-    )
+    patient = chat_openai(front, max_tokens=60, logit_bias=NO_BLANKS)
+    found = patient.with_structured_output(schema, method="json_schema").invoke(TEXT)
     assert found["tur"] in ("iade", "kota")
 
 
@@ -88,7 +90,7 @@ def test_litellm_streams(litellm: Any, answer: str):
 
 
 def test_litellm_reads_a_refusal(litellm: Any):
-    import litellm as library
+    from litellm.exceptions import NotFoundError
 
-    with pytest.raises(library.NotFoundError):
+    with pytest.raises(NotFoundError):
         litellm(model="openai/nobody")

@@ -13,7 +13,7 @@ from inference.tests.vllm.conftest import Front, Running, secret_of
 
 pytestmark = pytest.mark.vllm
 BASE = "demo-base"
-ASK = [{"role": "user", "content": "kota nedir"}]
+ASK: list[Any] = [{"role": "user", "content": "kota nedir"}]
 GREEDY: dict[str, Any] = {"model": BASE, "messages": ASK, "temperature": 0, "max_tokens": 16}
 SCHEMA = {
     "type": "object",
@@ -42,7 +42,7 @@ def stream(**options: Any) -> Ask:
 
 
 def complete(**options: Any) -> Ask:
-    asked = {"model": BASE, "prompt": "kota nedir", "temperature": 0, "max_tokens": 16} | options
+    asked: dict[str, Any] = {"model": BASE, "prompt": "kota nedir", "temperature": 0, "max_tokens": 16} | options
     if asked.get("stream"):
         return lambda client: joined(client.completions.create(**asked))
     return lambda client: plain(client.completions.create(**asked))

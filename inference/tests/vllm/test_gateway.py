@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from inference import registry
+from inference.models import Adapter
 from inference.tests.vllm.conftest import NAMES, Front, Running, open_up, publish
 from inference.tests.vllm.tiny import WORDS
 from tenants import keys
@@ -47,7 +48,7 @@ def test_five_tenants_with_five_adapters_at_once_answer_as_each_alone(front: Fro
         got = list(pool.map(lambda pair: told(front, callers[pair[0]], "ses-v1", pair[1]), wanted))
     assert got == [expected(vllm, name, text) for name, text in wanted]
     assert {row.served for row in front.serving.rows()} == {
-        adapter.engine_name for adapter in registry.Adapter.objects.filter(name="ses")
+        adapter.engine_name for adapter in Adapter.objects.filter(name="ses")
     }
 
 

@@ -18,11 +18,20 @@ class Command(BaseCommand):
         parser.add_argument("--gateway", action="store_true", help="only /v1: the data plane on its own")
         parser.add_argument("--host", default=settings.HOST)
         parser.add_argument("--port", type=int, default=settings.PORT)
+        parser.add_argument("--fd", type=int, help="serve on this listening socket, inherited from whoever starts us")
         parser.add_argument("--workers", type=int, default=1, help="processes; the gateway's is one core each")
         parser.add_argument("--patience", type=int, default=30, help="seconds that calls under way get at the end")
 
     def handle(
-        self, *args: Any, gateway: bool, host: str, port: int, workers: int, patience: int, **options: Any
+        self,
+        *args: Any,
+        gateway: bool,
+        host: str,
+        port: int,
+        fd: int | None,
+        workers: int,
+        patience: int,
+        **options: Any,
     ) -> None:
         import uvicorn
 
@@ -34,6 +43,7 @@ class Command(BaseCommand):
             f"{name}:application",
             host=host,
             port=port,
+            fd=fd,
             lifespan="on",
             timeout_graceful_shutdown=patience,
             **server.OPTIONS,

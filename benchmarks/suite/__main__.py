@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ledger_parts PART TEMPLATE FILE`: one part of the ledger's bench, in this process."""
+"""`python -m benchmarks.suite MODULE TEMPLATE FILE`: one part of a benchmark, in this process."""
 
 from __future__ import annotations
 
@@ -13,21 +13,18 @@ from pathlib import Path
 from benchmarks import harness
 from benchmarks.ledger_parts.stand import Database, NotThere, stand
 
-MODULES = {"copy": "copying", "cost": "admit_cost"}
 
-
-def main(part: str, template: str, path: str) -> None:
+def main(module: str, template: str, path: str) -> None:
     """The result as JSON in the file: figures, and the facts behind them."""
-    commit = harness.commit()
+    commit, part = harness.commit(), Path(path).stem
     started = time.monotonic()
     with stand(part, Database(template)) as ground:
         import django
 
         django.setup()
         logging.disable(logging.ERROR)  # what the product logs of losses that are the point here
-        module = importlib.import_module(f"benchmarks.ledger_parts.{MODULES.get(part, part)}")
         try:
-            figures, facts = module.measure(ground, harness.QUICK)
+            figures, facts = importlib.import_module(module).measure(ground, harness.QUICK)
         except NotThere as missing:
             raise SystemExit(str(missing)) from missing
         finally:
