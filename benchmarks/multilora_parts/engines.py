@@ -15,13 +15,13 @@ ASK = 120.0  # seconds for an answer
 
 @contextmanager
 def running(
-    ground: Stand, name: str, model: Path, *options: str, port: int = 0, key_file: str = ""
+    ground: Stand, name: str, model: Path, *options: str, port: int = 0, key_file: str = "", **env: str
 ) -> Iterator[Engine]:
     """An engine with a GiB of cache that is well; it ends with the block."""
     port = port or free_port()
     key = Path(key_file or ground.directory / f"{name}.key")
     argv = ["manage.py", "launch_vllm", "--port", str(port), "--model", str(model), "--memory", "1", *options]
-    process = ground.process(name, *argv, ENGINE_KEY_FILE=str(key))
+    process = ground.process(name, *argv, ENGINE_KEY_FILE=str(key), **env)
     engine = Engine(f"http://127.0.0.1:{port}", ASK, key)
     process.start()
     try:

@@ -51,13 +51,17 @@ def measure(ground: Stand, base: Path) -> dict[str, Any]:
     model = ground.directory / "repeating"
     teach_to_repeat(base, model)
     bare, fast, small = ("--tenants", "0"), ("--speculation", "ngram"), ("--kv-cache-dtype", "fp8")
+    # What a GPU's cache has without fp8; against this CPU's 32 bits fp8 would look twice as good.
+    half = ("--dtype", "bfloat16")
     with engines.running(ground, "plain", model, *bare) as engine:
         rate, answers = tokens_a_second(engine)
-        room = cache_tokens(engine)
     with engines.running(ground, "ngram", model, *bare, *fast) as engine:
         faster, same = tokens_a_second(engine)
         accepted = acceptance(engine)
-    with engines.running(ground, "fp8", model, *bare, *small) as engine:
+    with engines.running(ground, "half", model, *bare, *half) as engine:
+        room = cache_tokens(engine)
+        _, exact = tokens_a_second(engine, 1)
+    with engines.running(ground, "fp8", model, *bare, *half, *small) as engine:
         more = cache_tokens(engine)
         _, rounded = tokens_a_second(engine, 1)
     say(f"n-grams: {rate:.0f} -> {faster:.0f} tokens/s, {accepted:.0%} of the drafts accepted; fp8: {room} -> {more}")
@@ -68,7 +72,7 @@ def measure(ground: Stand, base: Path) -> dict[str, Any]:
         "ngram_tokens_s": round(faster, 1),
         "ngram_accepted": round(accepted, 3),
         "ngram_same": int(answers == same),
-        "fp8_same": sum(one == other for one, other in zip(answers, rounded, strict=True)) / len(answers),
+        "fp8_same": sum(one == other for one, other in zip(exact, rounded, strict=True)) / len(exact),
         "kv_tokens": room,
         "fp8_kv_tokens": more,
     }

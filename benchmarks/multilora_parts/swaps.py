@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from benchmarks.multilora_parts import engines
 from inference.engines.client import Engine, EngineError
 from inference.tests.vllm.tiny import RANK, WORDS, Alone
 
-REPLICAS, STREAMS, TOKENS = 2, 4, 24
+REPLICAS, STREAMS, TOKENS = 2, 2, 24
 STAYING = ("a0", "a1", "a2")  # asked all the time
 COMING = ("a3", "a4")  # the files of those that come and go
 
@@ -31,9 +32,17 @@ def replicas(ground: Stand, base: Path) -> Iterator[list[Engine]]:
     with ExitStack() as stack:
         options = ("--tenants", "3", "--max-lora-rank", str(RANK))
         yield [
-            stack.enter_context(engines.running(ground, f"replica-{number}", base, *options))
+            stack.enter_context(
+                engines.running(ground, f"replica-{number}", base, *options, VLLM_CPU_OMP_THREADS_BIND=core(number))
+            )
             for number in range(REPLICAS)
         ]
+
+
+def core(number: int) -> str:
+    """One for each replica: two that share their threads' cores wait for each other nearly all the time."""
+    cores = sorted(os.sched_getaffinity(0))
+    return str(cores[number % len(cores)])
 
 
 class Traffic:
@@ -84,6 +93,8 @@ def measure(ground: Stand, base: Path, paths: dict[str, Path], alone: Alone, swa
         traffic = [stack.enter_context(Traffic(engine, alone)) for engine in found]
         for number in range(swaps):
             swap(traffic[number % len(traffic)], number, paths)
+            if not (number + 1) % 20:
+                say(f"{number + 1} swaps")
     total = sum((one.counts for one in traffic), Counter[str]())
     say(f"{swaps} loads and unloads on {REPLICAS} replicas, {sum(total.values())} answers: {dict(total)}")
     return {"wrong_adapter": total["wrong"], "failed": total["failed"], "answers": sum(total.values()), "swaps": swaps}
