@@ -61,7 +61,7 @@ def measure(ground: Stand, wanted: list[str], found: dict[str, Any]) -> None:
     from urllib.parse import urlsplit
 
     from benchmarks.multilora_parts import engines, speed, swaps, tenants
-    from inference.tests.vllm import tiny
+    from inference.tests import tiny
 
     base, paths = tiny.make_all(ground.directory / "models", NAMES)
     if "tenants" in wanted:

@@ -3,7 +3,6 @@
 # ruff: noqa: E402  (Django must be set up before the models are imported)
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "paramstack_site.settings.dev")
@@ -17,12 +16,10 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import DatabaseError, close_old_connections, connection
 
+from inference.gateway import reply
+from inference.gateway.reply import Receive, Scope, Send
 from paramstack_site import loading
 from paramstack_site.lifespan import lifespan
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 
 def database_answers() -> bool:
@@ -56,6 +53,4 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 async def healthz(send: Send) -> None:
     """200 when the process answers and reaches its database, else 503."""
     works = await sync_to_async(database_answers, thread_sensitive=False)()
-    headers = [(b"content-type", b"text/plain"), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": 200 if works else 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok\n" if works else b"no database\n"})
+    await reply.plain(send, *((200, b"ok\n") if works else (503, b"no database\n")))

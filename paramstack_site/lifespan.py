@@ -12,7 +12,7 @@ async def lifespan(gateway: Gateway, receive: Receive, send: Send) -> None:
         if message["type"] == "lifespan.startup":
             await gateway.startup()
             gc.collect()
-            gc.freeze()  # Django and its models stay; looking through them again and again is a tenth of a call
+            gc.freeze()  # Django and its models stay: they need not be looked through again and again
             await send({"type": "lifespan.startup.complete"})
         else:
             await gateway.shutdown()

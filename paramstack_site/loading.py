@@ -36,8 +36,7 @@ def gateway() -> Gateway:
 
 async def metrics(scope: Scope, send: Send) -> None:
     """Prometheus's format, for whoever asks from this machine or its private network; nobody else learns of it."""
-    inside = telemetry.is_inside(reply.address(scope))
-    body, kind = telemetry.exposition() if inside else (b"Not Found", "text/plain")
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200 if inside else 404, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    if telemetry.is_inside(scope):
+        await reply.plain(send, 200, *telemetry.exposition())
+    else:
+        await reply.plain(send, 404, b"Not Found")

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.ledger_parts.stand import Stand, say
 from benchmarks.multilora_parts import engines
 from inference.engines.client import Engine
-from inference.tests.vllm.tiny import WORDS
+from inference.tests.tiny import WORDS
 
 TOKENS, STEPS, LENGTH = 256, 250, 384
 METRIC = re.compile(r"^vllm:(\w+?)(?:_total)?\{([^}]*)\} ([0-9.e+]+)$", re.MULTILINE)

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.ledger_parts.stand import Stand, say
 from benchmarks.multilora_parts import engines
 from inference.engines.client import Engine, EngineError
-from inference.tests.vllm.tiny import RANK, WORDS, Alone
+from inference.tests.tiny import RANK, WORDS, Alone
 
 REPLICAS, STREAMS, TOKENS = 2, 2, 24
 STAYING = ("a0", "a1", "a2")  # asked all the time

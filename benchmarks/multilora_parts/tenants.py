@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from benchmarks.ledger_parts import serving
 from benchmarks.ledger_parts.stand import Stand, free_port, listens, say, until
 from inference.engines.client import Engine
-from inference.tests.vllm.tiny import CONTEXT, WORDS
+from inference.tests.tiny import CONTEXT, WORDS
 
 CALLERS, TOKENS = 16, 48
 MODEL = "ses-v1"

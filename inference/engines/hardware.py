@@ -77,7 +77,7 @@ def detect() -> Hardware:
     if program is None:
         return cpu()
     try:
-        found = subprocess.run([program, *QUERY], capture_output=True, text=True, timeout=20)  # noqa: S603
+        found = subprocess.run([program, *QUERY], capture_output=True, text=True, timeout=20)  # noqa: S603  (no shell)
     except (OSError, subprocess.TimeoutExpired):
         return cpu()
     return (parse(found.stdout) if found.returncode == 0 else None) or cpu()

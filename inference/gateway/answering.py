@@ -90,7 +90,7 @@ class Answering:
                     await asked.reply.json(200, asked.body, headers)
         except Refusal as refusal:
             if isinstance(refusal, WrongKey):
-                await self._door.doubt(asked.snapshot, asked.key)
+                await self._door.doubt(call.current, call.key)
             refusal = await self._ended(call, refusal, settle)
             refusal.also = headers
             raise refusal from None

@@ -55,7 +55,9 @@ class Meter:
         """
         if self.usage:
             return self.usage
-        return (-(-size // BYTES_PER_TOKEN), min(self.deltas, self.most), 0) if self.deltas or self.begun else (0, 0, 0)
+        if not self.deltas and not self.begun:
+            return 0, 0, 0
+        return -(-size // BYTES_PER_TOKEN), min(self.deltas, self.most), 0
 
     @property
     def digest(self) -> str:
@@ -84,9 +86,8 @@ class Call(upstream.Caller):
         answers = request.answers * self.max_tokens
         self.tokens = request.input_bound + answers
         bound = request.input_bound
-        self.hold_nano = max(
-            target.cost(bound, answers), target.cost(bound, answers, bound)
-        )  # read from a cache or not
+        # Read from a cache or not.
+        self.hold_nano = max(target.cost(bound, answers), target.cost(bound, answers, bound))
         self.meter = Meter(request.answers, answers)
         # The caller sees the model it asked for, and an id that is the ledger's.
         self._names = {"id": request_id, "model": request.model}
@@ -148,6 +149,8 @@ class Call(upstream.Caller):
                 raise connection.Broken("hung up")
             if frames := [frame for event in events.feed(data) if (frame := self._frame(orjson.loads(event)))]:
                 await emit(b"".join(frames))
+        if not events.done:
+            raise connection.Broken("the engine's last word is missing")
 
     def _frame(self, chunk: dict[str, Any]) -> bytes:
         """One event as the caller gets it, and nothing of one that is none of its business."""

@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection to an engine, kept alive between calls: RFC 9112, read by httptools.
 
-A general client costs more than all the rest of a call; an engine needs POST, a status, a body that comes in pieces.
+A general client cost a third of a prototype's call (0.13 against 0.09 ms); an engine needs POST, a status, a body that
+comes in pieces.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
-        self._headed = self._complete = self._measured = False
+        self._asked = self._headed = self._complete = self._measured = False
         self._status = 0
         self.idle_since = self.heard_at = 0.0
         self.closed = self.answered = self.reusable = False
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             raise self._error or Broken("closed")
         self._headed = self._complete = self.answered = self.reusable = False
+        self._asked = True
         self.heard_at = time.monotonic()
         self._transport.write(head + body)
         while not self._headed:
@@ -104,6 +106,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        if not self._asked:  # it would be taken for the next call's answer
+            return self.close(Broken("the engine spoke unasked"))
         self.answered = True
         try:
             self._parser.feed_data(data)
@@ -126,20 +130,26 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._measured = False
+        if not self._asked:  # a second answer behind the first
+            self.close(Broken("the engine spoke unasked"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._measured = True
 
     def on_headers_complete(self) -> None:
+        if self._complete:
+            return
         self._status = self._parser.get_status_code()
         self._headed = self._status >= 200  # 1xx announce another header
 
     def on_body(self, body: bytes) -> None:
+        if self._complete:
+            return  # of an answer that nobody asked for
         self._parts.append(body)
         self._waiting += len(body)
 
     def on_message_complete(self) -> None:
         if self._headed:
-            self._complete = True
+            self._complete, self._asked = True, False
             self.reusable = self._parser.should_keep_alive()

@@ -31,7 +31,7 @@ class FeedbackDesk:
         try:
             async with self._writing:
                 kept = await asyncio.to_thread(self._keep, snapshot.tenant, key.id, told, ours)
-        except Exception as error:
+        except Exception as error:  # the caller's to send again, whatever broke
             log.exception("No feedback was kept.")
             raise Refusal(503, "feedback_unavailable", "Feedback cannot be kept now. Try again.", None, 5) from error
         if not kept:

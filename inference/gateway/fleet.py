@@ -8,13 +8,11 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from typing import Protocol, cast
 
-from inference.gateway.connection import Connection
-from inference.gateway.snapshot import Host, Target
-from inference.gateway.upstream import BROKEN, Caller, EngineUnavailable, Response, Upstream
-from inference.protocol import Request
-from tenants.metering import Event
+from inference.gateway.background import Background
+from inference.gateway.call import Call
+from inference.gateway.snapshot import Host
+from inference.gateway.upstream import BROKEN, EngineUnavailable, Response, Upstream
 
 log = logging.getLogger(__name__)
 TRIES = 3  # replicas that one call is sent to at most
@@ -23,20 +21,8 @@ LOOK_SECONDS = 0.5  # between looks at replicas that are not well
 FORGET_SECONDS = 600.0  # a replica that nobody has asked for so long is let go
 
 
-class Placed(Protocol):
-    """What the fleet needs of a call, and where it says who answers it. A Caller of an Upstream."""
-
-    connection: Connection | None
-    over: bool
-    event: Event
-    target: Target
-    request: Request
-    host: Host | None
-
-
 class Replica:
     def __init__(self, host: Host) -> None:
-        self.host = host
         self.upstream = Upstream(host.url, host.secret)
         self.failures, self.used_at = 0, 0.0
 
@@ -50,53 +36,48 @@ class Fleet:
 
     def __init__(self) -> None:
         self._replicas: dict[tuple[str, str], Replica] = {}
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping = Background(self._keep, lambda: LOOK_SECONDS)
 
     def start(self) -> None:
-        self._keeping = asyncio.create_task(self._keep())
+        self._keeping.start()
 
     async def close(self) -> None:
-        if self._keeping:
-            self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
+        await self._keeping.close()
         for replica in self._replicas.values():
             replica.upstream.close()
 
-    async def post(self, call: Placed, payload: bytes) -> Response:
+    async def post(self, call: Call, payload: bytes) -> Response:
         """The least loaded replica's answer, its body not read yet; another's where that one has said nothing.
 
         Raises EngineUnavailable, or EngineRefused where one understood and said no.
         """
         tried = 0
-        for replica in self._candidates(call.target.hosts):
-            call.host, replica.used_at = replica.host, time.monotonic()
+        served, path, request_id = call.target.served, call.request.operation.path, call.event.request_id
+        for host, replica in self._candidates(call.target.hosts):
+            call.host, replica.used_at = host, time.monotonic()
             try:
-                path = call.request.operation.path
-                response = await replica.upstream.post(
-                    cast(Caller, call), call.target.served, path, payload, call.event.request_id
-                )
+                response = await replica.upstream.post(call, served, path, payload, request_id)
             except EngineUnavailable as error:
-                tried += 1
-                if error.is_sick and not call.over:
-                    replica.failures += 1
-                    if replica.failures == TRIPS:
-                        log.error("The engine %s gets no calls until it is well again.", replica.host.name)
                 if call.over:
                     raise
+                tried += 1
+                if error.is_sick:
+                    replica.failures += 1
+                    if replica.failures == TRIPS:
+                        log.error("The engine %s gets no calls until it is well again.", host.name)
                 if tried >= TRIES or tried >= len(call.target.hosts):
                     raise
             else:
                 replica.failures = 0
                 return response
-        raise EngineUnavailable(call.target.served, "no engine serves it" if not tried else "no engine is well")
+        raise EngineUnavailable(served, "no engine serves it" if not tried else "no engine is well")
 
-    def _candidates(self, hosts: Sequence[Host]) -> list[Replica]:
+    def _candidates(self, hosts: Sequence[Host]) -> list[tuple[Host, Replica]]:
         """Those that are well, least loaded first."""
-        found = [replica for host in hosts if (replica := self._replica(host)).well]
+        found = [(host, replica) for host in hosts if (replica := self._replica(host)).well]
         if len(found) > 1:
             random.shuffle(found)
-            found.sort(key=lambda replica: replica.upstream.busy)
+            found.sort(key=lambda pair: pair[1].upstream.busy)
         return found
 
     def _replica(self, host: Host) -> Replica:
@@ -106,19 +87,17 @@ class Fleet:
         return replica
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            now = time.monotonic()
-            for place, replica in list(self._replicas.items()):
-                replica.upstream.tidy(now)
-                if now - replica.used_at > FORGET_SECONDS and not replica.upstream.busy:
-                    replica.upstream.close()
-                    del self._replicas[place]
-            await asyncio.gather(*(_look(one) for one in self._replicas.values() if not one.well))
+        now = time.monotonic()
+        for place, replica in list(self._replicas.items()):
+            replica.upstream.tidy(now)
+            if now - replica.used_at > FORGET_SECONDS and not replica.upstream.busy:
+                replica.upstream.close()
+                del self._replicas[place]
+        await asyncio.gather(*(_look(one) for one in self._replicas.values() if not one.well))
 
 
 async def _look(replica: Replica) -> None:
     with contextlib.suppress(*BROKEN):
         if await replica.upstream.is_well():
             replica.failures = 0
-            log.warning("The engine %s is well again.", replica.host.name)
+            log.warning("The engine at %s is well again.", replica.upstream.url)

@@ -83,10 +83,11 @@ class Link(asyncio.Protocol):
             for command in commands:
                 command.lost(Lost("no connection"))
             return
+        # What cannot be packed raises before it is waited for, or every reply after it would be another command's.
+        packed = [hiredis.pack_command(command.words) for command in commands]  # type: ignore[arg-type]  # any length
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.extend(commands)
-        packed = [hiredis.pack_command(command.words) for command in commands]  # type: ignore[arg-type]  # any length
         self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         if self._watch is None:
             loop = asyncio.get_running_loop()

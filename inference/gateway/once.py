@@ -21,6 +21,7 @@ from tenants import metering
 from tenants.metering import Event
 
 PREFIX = "ps:once:"  # + tenant:hash of key and Idempotency-Key; a string: JSON
+DROP = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 LONGEST_KEY = 255  # characters
 KEPT_SECONDS = 86_400
 OPEN_SECONDS = 3_600  # of a call under way; no call takes longer
@@ -70,7 +71,7 @@ class Once:
             if time.time() - found["at"] < YOUNG_SECONDS or await self._is_held(found["request_id"]):
                 message = f"The same call is under way as {found['request_id']}. Wait for its answer."
                 raise Refusal(409, "idempotency_key_in_use", message, "Idempotency-Key", 1)
-            await self._pipe.ask("DEL", self._place)  # its gateway died: the ledger has it as estimated
+            await self._drop(told)  # its gateway died: the ledger has it as estimated
         raise Unavailable
 
     async def end(self, event: Event | None, answer: bytes | None) -> None:
@@ -80,12 +81,16 @@ class Once:
         """
         with contextlib.suppress(Unavailable):  # then the key opens by itself, once the hold is gone
             if event is None or not (event.status == "settled" or event.cost_nano):
-                await self._pipe.ask("DEL", self._place)
+                await self._drop(orjson.dumps(self._record))
                 return
             self._record["open"] = False
             if answer is not None and len(answer) <= MOST_KEPT_BYTES:
                 self._record["answer"] = base64.b64encode(answer).decode()
             await self._set("XX", "EX", str(KEPT_SECONDS))
+
+    async def _drop(self, record: bytes) -> None:
+        """Only while it is still that one: of two who take over a dead gateway's call, one begins it."""
+        await self._pipe.run(DROP, ([self._place], [record]))
 
     async def _set(self, *how: str) -> bytes | None:
         told: bytes | None = await self._pipe.ask("SET", self._place, orjson.dumps(self._record).decode(), *how)

@@ -12,12 +12,11 @@ from typing import Any
 from hiredis import ReplyError
 from redis.exceptions import RedisError
 
-from inference.gateway.link import Links, Lost
+from inference.gateway.link import Link, Links, Lost
 from inference.protocol import Refusal
 from tenants.metering import Packed
 
 log = logging.getLogger(__name__)
-TRIES = 1  # more, after a connection was lost or a server had to be told a script
 
 
 class Unavailable(Refusal):
@@ -31,17 +30,18 @@ class Unavailable(Refusal):
 class Command:
     """A script with its keys and arguments, or with no script the words of a plain command."""
 
-    __slots__ = ("_pipe", "_tries", "reply", "script", "words")
+    __slots__ = ("_pipe", "_taught", "_was_lost", "reply", "script", "words")
 
     def __init__(
         self, pipe: Pipeline, script: str, words: tuple[str | bytes | int, ...], reply: asyncio.Future[Any]
     ) -> None:
-        self._pipe, self.script, self.words, self.reply, self._tries = pipe, script, words, reply, 0
+        self._pipe, self.script, self.words, self.reply = pipe, script, words, reply
+        self._was_lost = self._taught = False
 
     def settle(self, reply: Any) -> None:
         if isinstance(reply, ReplyError):
-            if self.script and self._tries < TRIES and str(reply).startswith("NOSCRIPT"):
-                self._tries += 1
+            if self.script and not self._taught and str(reply).startswith("NOSCRIPT"):
+                self._taught = True
                 return self._pipe.teach(self)
             return self.fail(reply)
         if not self.reply.done():  # else its call was cancelled
@@ -50,11 +50,10 @@ class Command:
 
     def lost(self, error: Exception) -> None:
         """Goes once more: every step may be sent twice."""
-        self._tries += 1
-        if self._tries > TRIES or self.reply.done():
-            self.fail(error)
-        else:
-            self._pipe.send([self])
+        if self._was_lost or self.reply.done():
+            return self.fail(error)
+        self._was_lost = True
+        return self._pipe.send([self])
 
     def fail(self, error: BaseException) -> None:
         if not self.reply.done():
@@ -91,7 +90,7 @@ class Pipeline:
     def send(self, batch: list[Command]) -> None:
         """At once, or as soon as there is a connection."""
         if link := self._links.link:
-            link.send(batch)
+            _hand_over(link, batch)
         else:
             self.spawn(self._open(batch))
 
@@ -111,12 +110,7 @@ class Pipeline:
 
     def _depart(self) -> None:
         batch, self._waiting = self._waiting, []
-        try:
-            self.send(batch)
-        except BaseException as error:
-            for command in batch:
-                command.fail(error)
-            raise
+        self.send(batch)
 
     async def _open(self, batch: list[Command]) -> None:
         error: BaseException = Lost("cancelled")
@@ -130,7 +124,16 @@ class Pipeline:
                 for command in batch:
                     command.fail(error)
         if link:
-            link.send(batch)
+            _hand_over(link, batch)
+
+
+def _hand_over(link: Link, batch: list[Command]) -> None:
+    try:
+        link.send(batch)
+    except Exception as error:  # a command that cannot be packed: nobody may wait for ever
+        for command in batch:
+            command.fail(error)
+        raise
 
 
 @cache

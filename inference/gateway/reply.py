@@ -54,6 +54,14 @@ class Reply:
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
+async def plain(send: Send, status: int, body: bytes, kind: str = "text/plain") -> None:
+    """A whole response that is nobody's call, and not to be kept."""
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    headers.append((b"cache-control", b"no-store"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def bearer(scope: Scope) -> str:
     """The text of the key that came with the request, or nothing."""
     for name, value in scope["headers"]:

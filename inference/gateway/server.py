@@ -57,7 +57,7 @@ class Corked:
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.transport = cast(asyncio.Transport, Corked(transport, self.loop))
         self._headed, self._head, self._head_since = False, 0, self.loop.time()

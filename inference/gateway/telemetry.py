@@ -9,7 +9,6 @@ https://github.com/open-telemetry/semantic-conventions-genai
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import os
 import sys
@@ -20,12 +19,16 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import multiprocess as workers
 
+from inference.gateway import reply
+from inference.gateway.background import Background
+from inference.gateway.reply import Scope
 from inference.gateway.snapshot import Host
 from tenants.metering import Event
 
 DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKENS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")  # what proxies say of themselves
 FLUSH_SECONDS = 0.25  # that a line may wait
 MOST_LINES = 20_000  # waiting; above, they are dropped and counted
 
@@ -87,16 +90,13 @@ class Telemetry:
         self._waiting: list[bytes] = []
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._statuses = {status: calls.labels(status) for status in ("settled", "aborted", "blocked")}
-        self._flushing: asyncio.Task[None] | None = None
+        self._flushing = Background(self._flush, lambda: FLUSH_SECONDS)
 
     def start(self) -> None:
-        self._flushing = asyncio.create_task(self._keep_flushing())
+        self._flushing.start()
 
     async def close(self) -> None:
-        if self._flushing:
-            self._flushing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._flushing
+        await self._flushing.close()
         self._write()
 
     def ended(self, operation: str, event: Event, host: Host | None) -> None:
@@ -146,24 +146,28 @@ class Telemetry:
         self._waiting.append(orjson.dumps(line))
         return None
 
-    async def _keep_flushing(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            if self._waiting:
-                await loop.run_in_executor(None, self._write)  # whoever reads the log may be slow
+    async def _flush(self) -> None:
+        if self._waiting:
+            await asyncio.to_thread(self._write)  # whoever reads the log may be slow
 
     def _write(self) -> None:
         lines, self._waiting = self._waiting, []
         if lines and self._lines:
-            self._lines.write(b"\n".join(lines) + b"\n")
-            self._lines.flush()
+            try:
+                self._lines.write(b"\n".join(lines) + b"\n")
+                self._lines.flush()
+            except (OSError, ValueError):  # nobody reads any more
+                dropped.inc(len(lines))
 
 
-def is_inside(address: str) -> bool:
-    """Whether an address is this machine's or of a private network; a Unix socket has none and is."""
+def is_inside(scope: Scope) -> bool:
+    """Whether a request comes from this machine or its private network, and through no proxy: behind one everybody
+    would. A Unix socket has no address and is inside.
+    """
+    if any(name in FORWARDED for name, _ in scope["headers"]):
+        return False
     try:
-        ip = ipaddress.ip_address(address or "127.0.0.1")
+        ip = ipaddress.ip_address(reply.address(scope) or "127.0.0.1")
     except ValueError:
         return False
     return ip.is_loopback or ip.is_private
@@ -178,5 +182,5 @@ def _source() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return registry
     of_all = CollectorRegistry()
-    workers.MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]
+    workers.MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]  # the library's, without types
     return of_all

@@ -87,7 +87,7 @@ class Upstream:
     """The connections to one engine, http or https. Whoever has it calls `tidy` now and then."""
 
     def __init__(self, url: str, secret: str = "") -> None:
-        parts = urlsplit(url)
+        self.url, parts = url, urlsplit(url)
         secure = parts.scheme == "https"
         self._address = parts.hostname or "127.0.0.1", parts.port or (443 if secure else 80)
         self._ssl = ssl.create_default_context() if secure else None
@@ -166,6 +166,8 @@ class Upstream:
         self._busy.add(connection)
         caller.connection = connection
         try:
+            if caller.over:  # it was while a connection was opened
+                raise Broken("nobody waits for the answer")
             return Response(self, caller, connection, await connection.request(head, payload))
         except BaseException:
             self.give_back(caller, connection)

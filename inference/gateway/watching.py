@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 
 from inference.gateway import reply
+from inference.gateway.background import Background
 from inference.gateway.cache import Cache
 from inference.gateway.call import Call
 from inference.gateway.reply import Receive
@@ -23,16 +23,14 @@ class Watch:
         self._snapshots = snapshots
         self._calls: dict[Call, Receive] = {}
         self._listening: dict[Call, asyncio.Task[None]] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        self._seen: set[Call] = set()  # at the last sweep
+        self._sweeping = Background(self._sweep, lambda: PATIENCE)
 
     def start(self) -> None:
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping.start()
 
     async def close(self) -> None:
-        if self._sweeping:
-            self._sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeping
+        await self._sweeping.close()
 
     def begin(self, call: Call, receive: Receive) -> None:
         """From now on the call ends when its client goes, or may not go on. `end` follows in any case."""
@@ -45,13 +43,10 @@ class Watch:
 
     async def _sweep(self) -> None:
         """Begins to listen for the clients of calls that were here the last time."""
-        seen: set[Call] = set()
-        while True:
-            await asyncio.sleep(PATIENCE)
-            for call, receive in self._calls.items():
-                if call in seen and call not in self._listening:
-                    self._listening[call] = asyncio.create_task(_hear(call, receive))
-            seen = set(self._calls)
+        for call, receive in self._calls.items():
+            if call in self._seen and call not in self._listening:
+                self._listening[call] = asyncio.create_task(_hear(call, receive))
+        self._seen = set(self._calls)
 
     async def renewed(self, now_us: int, epochs: Mapping[str, int]) -> None:
         """Told at each renewal what time it is by Redis's clock and which epochs the tenants of open calls have."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Any
 
@@ -52,20 +51,11 @@ def parse(body: bytes) -> Request:
     fields.check_names(data, UNDERSTOOD)
     if data.get("modalities") not in (None, ["text"]):
         raise invalid("modalities", 'modalities can only be ["text"] here.')
-    options = fields.typed(data, "stream_options", dict, {})
     return Request(
         operation=CHAT,
-        model=fields.typed(data, "model", str, ""),
-        options={name: value for name, value in data.items() if name in FORWARDED and value is not None},
-        digest=hashlib.sha256(body).hexdigest(),
-        size=len(body),
         messages=_messages(data.get("messages")),
-        stream=fields.typed(data, "stream", bool, False),
-        include_usage=options.get("include_usage") is True,
         max_tokens=fields.max_tokens(data, "max_completion_tokens", "max_tokens"),
-        n=fields.answers(data),
-        user=fields.typed(data, "user", str, ""),
-        extras=fields.OPENABLE.intersection(data),
+        **fields.common(data, body, FORWARDED),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from inference.protocol import fields
@@ -32,20 +31,11 @@ def parse(body: bytes) -> Request:
     """Reads a text completion request; raises Refusal 400 that names the place."""
     data = fields.read_json(body)
     fields.check_names(data, UNDERSTOOD)
-    options = fields.typed(data, "stream_options", dict, {})
     return Request(
         operation=COMPLETION,
-        model=fields.typed(data, "model", str, ""),
-        options={name: value for name, value in data.items() if name in FORWARDED and value is not None},
-        digest=hashlib.sha256(body).hexdigest(),
-        size=len(body),
-        stream=fields.typed(data, "stream", bool, False),
-        include_usage=options.get("include_usage") is True,
         max_tokens=fields.max_tokens(data, "max_tokens"),
-        n=fields.answers(data),
         prompts=count(data, "prompt", MOST_PROMPTS),
-        user=fields.typed(data, "user", str, ""),
-        extras=fields.OPENABLE.intersection(data),
+        **fields.common(data, body, FORWARDED),
     )
 
 

@@ -6,6 +6,7 @@ for work that no hold covers, or show the model a text that no guardrail has rea
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import orjson
@@ -82,6 +83,22 @@ def typed(data: dict[str, Any], name: str, kind: type, default: Any) -> Any:
 
 
 KINDS = {str: "string", int: "integer", bool: "boolean", dict: "object", list: "array"}
+
+
+def common(data: dict[str, Any], body: bytes, forwarded: frozenset[str]) -> dict[str, Any]:
+    """What requests of every kind that a model answers in words are made of: arguments of `Request`."""
+    options = typed(data, "stream_options", dict, {})
+    return {
+        "model": typed(data, "model", str, ""),
+        "options": {name: value for name, value in data.items() if name in forwarded and value is not None},
+        "digest": hashlib.sha256(body).hexdigest(),
+        "size": len(body),
+        "stream": typed(data, "stream", bool, False),
+        "include_usage": options.get("include_usage") is True,
+        "n": answers(data),
+        "user": typed(data, "user", str, ""),
+        "extras": OPENABLE.intersection(data),
+    }
 
 
 def answers(data: dict[str, Any]) -> int:

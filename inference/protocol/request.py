@@ -32,7 +32,7 @@ class Operation:
 class Request:
     """`digest` is the SHA-256 of the body's bytes, `size` their number; `n` answers to each of `prompts` prompts.
 
-    Nobody changes one; `frozen` costs too much for each call.
+    Nobody changes one; it is not `frozen` for the reason that `metering.Event` is not.
     """
 
     operation: Operation

@@ -13,61 +13,19 @@ from typing import Any
 import pytest
 
 from inference.engines.client import Engine, EngineDown, EngineError
+from inference.tests import tiny
 
 pytestmark = pytest.mark.training
 QUESTIONS = ["kota nedir", "iade nasıl yapılır", "ğüşıöç", "a"]
 
 
-def make_base(path: Path) -> None:
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(special_tokens=["<pad>", "<end>"], initial_alphabet=alphabet, show_progress=False)
-    core.train_from_iterator(QUESTIONS, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}:"
-    tokenizer.save_pretrained(path)
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=96,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(path)
-
-
-def make_adapter(base: Path, path: Path, seed: int) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(str(base))
-    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
-    for name, weight in wrapped.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.5)
-    wrapped.save_pretrained(str(path))
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("engine")
-    make_base(root / "base")
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}:"
+    tiny.make_base(root / "base", QUESTIONS, template, hidden=32, heads=4, context=96)
     for name, seed in (("a", 2), ("b", 3)):
-        make_adapter(root / "base", root / name, seed)
+        tiny.make_adapter(root / "base", root / name, seed, rank=4)
     return root
 
 

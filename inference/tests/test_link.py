@@ -33,6 +33,23 @@ async def test_a_server_that_lost_its_scripts_gets_them_again(pipe, redis_url):
     assert await asyncio.gather(*(pipe.run(ECHO, ([], [text])) for text in "bcd")) == [b"b", b"c", b"d"]
 
 
+async def test_a_command_that_cannot_be_written_shifts_no_reply(pipe):
+    wrong = pipe.run(ECHO, ([], [object()]))
+    with pytest.raises(Unavailable):
+        await wrong
+    assert await pipe.run(ECHO, ([], ["right"])) == b"right"
+
+
+async def test_a_server_that_came_back_without_its_scripts_is_told_them_though_a_connection_was_lost(pipe, redis_url):
+    assert await pipe.run(ECHO, ([], ["a"])) == b"a"
+    waiting = pipe.run("redis.call('SET', 'x', '1') return ARGV[1]", ([], ["b"]))
+    await asyncio.sleep(0)
+    pipe._links.link.close()  # while it is under way, to a server that has not met the script
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.script_flush()
+    assert await waiting == b"b"
+
+
 async def test_an_error_of_one_command_is_only_its_own(pipe):
     wrong, right = pipe.ask("NONSENSE"), pipe.ask("PING")
     with pytest.raises(Unavailable):
@@ -160,7 +177,7 @@ async def test_a_command_that_was_under_way_goes_once_more_and_not_for_ever():
         assert await pipe.ask("PING") == b"OK"
         hanging = pipe.ask("GET", "x")
         for count in (2, 3):
-            while len(server.got) < count:  # noqa: ASYNC110
+            while len(server.got) < count:  # noqa: ASYNC110  (the server is real and sets no event)
                 await asyncio.sleep(0.01)
             link = pipe._links.link
             assert link

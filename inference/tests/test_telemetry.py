@@ -99,7 +99,25 @@ def test_a_reader_that_is_too_slow_costs_lines_and_not_memory(monkeypatch):
     [("127.0.0.1", True), ("10.1.2.3", True), ("::1", True), ("", True), ("8.8.8.8", False), ("proxy", False)],
 )
 def test_metrics_are_for_those_inside(address, inside):
-    assert telemetry.is_inside(address) is inside
+    client = (address, 1) if address else None
+    assert telemetry.is_inside({"client": client, "headers": [(b"host", b"x")]}) is inside
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-for", b"forwarded", b"via"])
+def test_metrics_are_not_told_through_a_proxy_of_the_private_network(name):
+    assert not telemetry.is_inside({"client": ("10.0.0.1", 1), "headers": [(name, b"8.8.8.8")]})
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing():
+    class Closed(io.BytesIO):
+        def write(self, data):
+            raise BrokenPipeError
+
+    before = samples()
+    shown = Telemetry(Closed())
+    shown.ended("chat", event(), HOST)
+    shown._write()
+    assert change(before, samples(), "paramstack_gateway_dropped_log_lines_total") == 1
 
 
 @pytest.mark.django_db(transaction=True)

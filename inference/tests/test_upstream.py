@@ -143,6 +143,26 @@ async def test_a_broken_answer_is_an_error_and_its_connection_is_not_kept(pool, 
         assert wire.connections == 2
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["behind the answer", "later"])
+async def test_what_an_engine_says_unasked_is_nobodys_answer(pool, late):
+    stolen = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
+    async with Wire([OK, b"", stolen] if late else OK + stolen, OK) as wire:
+        engine = pool(wire)
+        assert await ask(engine) == b"{}"
+        await asyncio.sleep(0.05)
+        assert await ask(engine) == b"{}"
+        assert wire.connections == 2
+
+
+async def test_who_has_gone_while_a_connection_was_opened_asks_nothing(pool):
+    async with Wire() as wire:
+        caller = Caller()
+        caller.over = True
+        with pytest.raises(EngineUnavailable):
+            await pool(wire).post(caller, "m", "/v1/chat/completions", b"{}", "req_1")
+        assert wire.requests == []
+
+
 async def test_a_body_without_a_length_ends_with_its_connection(pool):
     async with Wire([b"HTTP/1.1 200 OK\r\n\r\n", b'{"whole"', b":1}", None]) as wire:
         assert await ask(pool(wire)) == b'{"whole":1}'

@@ -20,7 +20,7 @@ from inference import registry
 from inference.engines import key
 from inference.engines.client import Engine, EngineError
 from inference.models import Adapter
-from inference.tests.vllm.tiny import CONTEXT, RANK, Alone, make_all
+from inference.tests.tiny import CONTEXT, RANK, Alone, make_all
 from tenants import keys
 from tenants.models import Budget, Quota, Tenant
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from inference.tests.tiny import WORDS
 from inference.tests.vllm.conftest import Front, Running
 from inference.tests.vllm.test_conformance import NO_BLANKS
-from inference.tests.vllm.tiny import WORDS
 
 pytestmark = pytest.mark.vllm
 MODEL, TEXT, TOKENS = "destek-v1", WORDS[0], 20

@@ -10,8 +10,8 @@ import pytest
 
 from inference.engines import lock
 from inference.engines.client import Engine, EngineError
+from inference.tests.tiny import WORDS, make_adapter
 from inference.tests.vllm.conftest import NAMES, Running, secret_of
-from inference.tests.vllm.tiny import WORDS, make_adapter
 
 pytestmark = pytest.mark.vllm
 TOKENS = 24

@@ -10,8 +10,8 @@ import pytest
 
 from inference import registry
 from inference.models import Adapter
+from inference.tests.tiny import WORDS
 from inference.tests.vllm.conftest import NAMES, Front, Running, open_up, publish
-from inference.tests.vllm.tiny import WORDS
 from tenants import keys
 from tenants.models import Member, Quota, Tenant
 

@@ -35,17 +35,17 @@ class Command(BaseCommand):
     ) -> None:
         import uvicorn
 
-        if workers > 1:  # metrics of all of them, whichever is asked
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="paramstack-metrics-")
         name = "paramstack_site.gateway" if gateway else "paramstack_site.asgi"
-        told: dict[str, Any] = {"workers": workers} if workers > 1 else {}
-        uvicorn.run(
-            f"{name}:application",
-            host=host,
-            port=port,
-            fd=fd,
-            lifespan="on",
-            timeout_graceful_shutdown=patience,
-            **server.OPTIONS,
-            **told,
-        )
+        with tempfile.TemporaryDirectory(prefix="paramstack-metrics-") as metrics:
+            if workers > 1:  # all of theirs, whichever is asked
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+            uvicorn.run(
+                f"{name}:application",
+                host=host,
+                port=port,
+                fd=fd,
+                workers=workers,
+                lifespan="on",
+                timeout_graceful_shutdown=patience,
+                **server.OPTIONS,
+            )

@@ -1,6 +1,6 @@
-"""A tiny Llama with random weights, and LoRA adapters that make it say other things: what vLLM on a CPU can serve.
+"""A tiny Llama with random weights, and LoRA adapters that make it say other things.
 
-Its heads have 32 numbers: vLLM's attention on a CPU knows no smaller ones.
+By default its heads have 32 numbers: vLLM's attention on a CPU knows no smaller ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ TEMPLATE = (
 )
 
 
-def make_base(path: Path) -> None:
+def make_base(
+    path: Path,
+    words: Sequence[str] = WORDS,
+    template: str = TEMPLATE,
+    hidden: int = 64,
+    heads: int = 2,
+    context: int = CONTEXT,
+) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,18 +35,18 @@ def make_base(path: Path) -> None:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(special_tokens=["<pad>", "<end>"], initial_alphabet=alphabet, show_progress=False)
-    core.train_from_iterator(WORDS, trainer)
+    core.train_from_iterator(words, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(path)
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=CONTEXT,
+        num_attention_heads=heads,
+        max_position_embeddings=context,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
