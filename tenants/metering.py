@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import orjson
@@ -30,7 +31,7 @@ LEASES = "ps:leases"  # sorted set: request id by the millisecond at which its g
 OPEN = "ps:open"  # hash: tenant or key -> calls under way
 MONTHS = "ps:months"  # set: names of the months' hashes
 MONTH = "ps:month:"  # + tenant:YYYYMM, hash: spent, held, corrected (the part of spent that corrections moved)
-RATE = "ps:rate:"  # + mark:tenant or key, hash: levels of its buckets
+LEVELS = "ps:levels:"  # + mark:tenant, hash: tenant or key -> levels of its buckets, in binary, see lua/admit.lua
 REFUSED = "ps:refused:"  # + minute since 1970, hash: "<tenant> <key> <number of the limit>" -> how many calls
 STREAM = "ps:usage"
 DEAD_STREAM = "ps:usage:dead"  # events and holds that the ledger cannot read; kept for a person
@@ -44,15 +45,21 @@ LIMITS = ("requests_per_second", "requests_per_minute", "tokens_per_second", "to
 REFUSERS = dict(enumerate([*(("tenant", n) for n in LIMITS), *(("key", n) for n in LIMITS), ("tenant", "budget")], 1))
 
 
+_NAMES = {name: value for name, value in globals().items() if isinstance(value, str) and value.startswith("ps:")}
+
+
 def _script(name: str) -> str:
-    return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    """A script, which finds the names of keys above under their names here: as arguments they cost a part of it."""
+    names, values = ", ".join(_NAMES), ", ".join(f"'{value}'" for value in _NAMES.values())
+    return f"local {names} = {values}\n" + (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
 
 
 ADMIT, SETTLE, RENEW, BURY = map(_script, ("admit", "settle", "renew", "bury"))
 CONFIRM, RAISE_EPOCHS, PROOF = map(_script, ("confirm", "epochs", "proof"))
-REBUILD, UNMARK, RESUME = map(_script, ("rebuild", "unmark", "resume"))
+REBUILD, UNMARK, RESUME, GAUGE = map(_script, ("rebuild", "unmark", "resume", "gauge"))
 
-Packed = tuple[list[str], list[str | bytes]]  # KEYS and ARGV of a script
+Packed = tuple[list[str], list[str | bytes]]  # KEYS, of which ours need none, and ARGV of a script
+_TERMS = Struct("<13d")  # whole numbers below 2^53, which doubles hold exactly
 
 
 @dataclass(slots=True)
@@ -115,11 +122,12 @@ class Terms:
     budget_nano: int
     tenant_limits: Sequence[int | None] = (None,) * 5
     key_limits: Sequence[int | None] = (None,) * 5
-    limits: tuple[str, ...] = field(init=False, repr=False, compare=False)  # both, as ADMIT takes them
+    packed: bytes = field(init=False, repr=False, compare=False)  # as ADMIT takes them
 
     def __post_init__(self) -> None:
-        both = (*self.tenant_limits, *self.key_limits)
-        object.__setattr__(self, "limits", tuple("-1" if limit is None else str(limit) for limit in both))
+        limits = (-1 if limit is None else limit for limit in (*self.tenant_limits, *self.key_limits))
+        packed = _TERMS.pack(self.epoch, self.until_us, self.budget_nano, *limits)
+        object.__setattr__(self, "packed", packed)
 
 
 @dataclass(slots=True)
@@ -191,30 +199,26 @@ def admit(event: Event, terms: Terms, hold_nano: int, tokens: int, seen: int = 0
     """ADMIT for `event`, which must have cost nothing yet. `hold_nano` and `tokens` are the most that the call can
     take; `seen` is the highest sequence that the caller has met.
     """
-    month = f"{event.tenant}:{event.month}"
-    rates = f"{RATE}{terms.mark}:"
-    keys = [STATE, EPOCHS, MONTH + month, HOLDS, LEASES, OPEN, STREAM, rates + event.tenant, rates + event.key]
-    args = [terms.mark, str(seen), str(terms.epoch), str(terms.until_us), event.request_id, str(hold_nano), str(tokens)]
-    args += [str(terms.budget_nano), str(LEASE_MS), event.tenant, event.key, event.month]
-    return [*keys, MONTHS, REFUSED], [*args, orjson.dumps(event), str(LONGEST_STREAM), *terms.limits]
+    args = [terms.mark, str(seen), event.request_id, str(hold_nano), str(tokens), event.tenant, event.key, event.month]
+    return [], [*args, orjson.dumps(event), str(LONGEST_STREAM), str(LEASE_MS), terms.packed]
 
 
 def settle(event: Event, mark: str, lapsed: str = "") -> Packed:
     """SETTLE. `lapsed` is the row of the hold to end only if it is still that and its lease has run out."""
     tokens = str(event.input_tokens + event.output_tokens)
     args: list[str | bytes] = [mark, event.request_id, str(event.cost_nano), tokens, orjson.dumps(event), lapsed]
-    return [STATE, HOLDS, LEASES, OPEN, STREAM, MONTH, f"{RATE}{mark}:"], args
+    return [], args
 
 
 def renew(sent: Iterable[tuple[str, int, int, int]]) -> Packed:
     """RENEW for calls as (request id, input tokens, output tokens, nano-dollars), so far."""
     args = [text for id_, *numbers in sent for text in (id_, " ".join(map(str, numbers)))]
-    return [HOLDS, LEASES], [str(LEASE_MS), *args]
+    return [], [str(LEASE_MS), *args]
 
 
 def resume(holds: Iterable[tuple[str, str]]) -> Packed:
     """RESUME for open calls as (request id, row of the hold)."""
-    return [STATE, HOLDS, LEASES], [str(LEASE_MS), *(text for hold in holds for text in hold)]
+    return [], [str(LEASE_MS), *(text for hold in holds for text in hold)]
 
 
 def hold_row(event: Event, at_us: int, hold_nano: int, tokens: int, sent: tuple[int, int, int]) -> str:
@@ -224,7 +228,7 @@ def hold_row(event: Event, at_us: int, hold_nano: int, tokens: int, sent: tuple[
 
 
 def bury(request_id: str) -> Packed:
-    return [HOLDS, LEASES, DEAD_STREAM, OPEN, MONTH], [request_id]
+    return [], [request_id]
 
 
 def confirm(mark: str, entry: str, differences: Iterable[tuple[str, str, str, int, str]]) -> Packed:
@@ -234,19 +238,24 @@ def confirm(mark: str, entry: str, differences: Iterable[tuple[str, str, str, in
         for e, tenant, month, nano, why in differences
         for text in (e, f"{MONTH}{tenant}:{month}" if tenant else "", str(nano), why)
     ]
-    return [STATE, STREAM, DEAD_STREAM], [mark, entry, after(entry), *told]
+    return [], [mark, entry, after(entry), *told]
+
+
+def gauge(tenant: str, owner: str, month: str) -> Packed:
+    """GAUGE of a tenant's key, or of the tenant itself if it is the `owner`."""
+    return [], [tenant, owner, month]
 
 
 def unmark(mark: str) -> Packed:
-    return [STATE], [mark]
+    return [], [mark]
 
 
 def raise_epochs(pairs: Iterable[tuple[str, int]]) -> Packed:
-    return [EPOCHS], [text for tenant, epoch in pairs for text in (tenant, str(epoch))]
+    return [], [text for tenant, epoch in pairs for text in (tenant, str(epoch))]
 
 
 def proof(mark: str, nonce: str) -> Packed:
-    return [STATE, STREAM, HOLDS, OPEN, MONTHS, MONTH], [mark, nonce]
+    return [], [mark, nonce]
 
 
 def rebuild(
@@ -259,11 +268,10 @@ def rebuild(
     full: bool,
 ) -> Packed:
     """REBUILD: months are (tenant, YYYYMM, spent, corrected), `booked` the ids of holds whose call is in the ledger."""
-    keys = [STATE, STREAM, HOLDS, LEASES, OPEN, MONTHS, EPOCHS, MONTH, DEAD_STREAM]
     args = [mark, str(expected), str(sequence), str(LEASE_MS), str(len(months)), str(len(epochs)), "01"[full]]
     args += [text for tenant, month, *nanos in months for text in (f"{tenant}:{month}", *map(str, nanos))]
     args += [text for tenant, epoch in epochs for text in (tenant, str(epoch))]
-    return keys, [*args, *booked]
+    return [], [*args, *booked]
 
 
 def verdict(reply: Sequence[Any]) -> Verdict:
