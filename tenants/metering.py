@@ -60,7 +60,7 @@ class Event:
     """One usage event; the columns of the ledger. `day` is that of the admission in the tenant's time zone.
 
     `at_us` is the admission by Redis's clock, 0 while nobody knows it; `price` is the id of the price book's version.
-    `engine` is the replica that answered, empty where none was asked; `load_epoch` which of its loads of the adapter did.
+    `engine` is the replica that answered, empty where none was asked; `load_epoch` which load of the adapter.
     Nobody changes one; `frozen` was some 5 % of a call.
     """
 

@@ -39,8 +39,8 @@ SIZES = {  # characters that the ledger's columns hold
 STATUSES = frozenset({"settled", "aborted", "blocked", "estimated"})
 MOST_TOKENS, MOST_NANO = 2**31 - 1, 2**53 - 1
 COUNTS = ("weight_bp", "input_tokens", "cached_tokens", "output_tokens", "latency_ms", "ttft_ms", "load_epoch")
-# Columns that came after the first ledgers were signed: where they say nothing they are in no leaf, so that a receipt of
-# an older row still holds.
+# Columns that came after the first ledgers were signed: where they say nothing they are in no leaf, so that receipts of
+# older rows still hold.
 LATER = ("base_digest", "engine", "engine_version", "load_epoch")
 
 _DEFAULTS = {field.name: field.default for field in fields(metering.Event) if field.default is not MISSING}
