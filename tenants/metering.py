@@ -67,6 +67,7 @@ class Event:
     """One usage event; the columns of the ledger. `day` is that of the admission in the tenant's time zone.
 
     `at_us` is the admission by Redis's clock, 0 while nobody knows it; `price` is the id of the price book's version.
+    `engine` is the replica that answered, empty where none was asked; `load_epoch` which load of the adapter.
     Nobody changes one; `frozen` was some 5 % of a call.
     """
 
@@ -93,6 +94,10 @@ class Event:
     reason: str = ""
     latency_ms: int = 0
     ttft_ms: int = 0
+    base_digest: str = ""
+    engine: str = ""
+    engine_version: str = ""
+    load_epoch: int = 0
 
     def ending(self, status: str, **facts: Any) -> Event:
         """The same call with its outcome."""

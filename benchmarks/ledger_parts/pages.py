@@ -212,13 +212,14 @@ def rows_sql() -> str:
                   FROM tenants_tenant t JOIN tenants_apikey k ON k.tenant_id = t.id)
         INSERT INTO {ROWS} (source, request_id, tenant_id, key_id, occurred_at, day, status, model, served,
             adapter_digest, arm, weight_bp, price_id, end_user, input_tokens, cached_tokens, output_tokens, cost_nano,
-            request_digest, answer_digest, policy_digest, reason, latency_ms, ttft_ms, batch_id, position)
+            request_digest, answer_digest, policy_digest, reason, latency_ms, ttft_ms,
+            base_digest, engine, engine_version, load_epoch, batch_id, position)
         SELECT 'gateway', {name}, tenant_id, key_id, {instant}, {day},
             CASE i %% 40 WHEN 8 THEN 'blocked' WHEN 9 THEN 'aborted' ELSE 'settled' END,
             'model-' || (i / 8 %% 3), 'model-' || (i / 8 %% 3), '', '', 0, %(price)s,
             CASE i / 2 %% 3 WHEN 0 THEN '' ELSE 'user-' || (i / 2 %% 97) END,
             20 + i %% 900, 0, 1 + i %% 700, (20 + i %% 900) * 3000 + (1 + i %% 700) * 15000,
-            '', '', '', '', 100, 40, %(batch)s, 0
+            '', '', '', '', 100, 40, '', '', '', 0, %(batch)s, 0
         FROM n JOIN slots
         ON slot = {KEYS} * CASE i %% 2 WHEN 0 THEN 0 ELSE 1 + i / 2 %% {TENANTS - 1} END + i / 2 %% {KEYS}
         ORDER BY i"""

@@ -19,6 +19,7 @@ from tenants import metering
 
 Settle = Callable[[metering.Event], Awaitable[None]]
 Emit = Callable[[bytes], Awaitable[None]]
+NOBODY = Host("", "")  # no engine was asked
 BYTES_PER_TOKEN = 4  # for a prompt whose count the engine did not report
 
 
@@ -109,6 +110,7 @@ class Call(upstream.Caller):
             end_user=request.end_user,
             request_digest=request.digest,
             policy_digest=snapshot.policy.digest,
+            base_digest=target.base_digest,
         )
 
     def headers(self) -> dict[str, str]:
@@ -195,6 +197,7 @@ class Call(upstream.Caller):
         self.settled = True
         meter = self.meter
         inputs, outputs, cached = (0, 0, 0) if free else meter.tokens(self.request.size)
+        host = self.host or NOBODY
         event = self.event.ending(
             status,
             at_us=self.at_us,
@@ -206,6 +209,9 @@ class Call(upstream.Caller):
             answer_digest=meter.digest,
             latency_ms=meter.milliseconds(),
             ttft_ms=meter.milliseconds(meter.first) if meter.first else 0,
+            engine=host.name,
+            engine_version=host.version,
+            load_epoch=host.load,
         )
         await settle(event)  # if the server cancels us now, it is sent again: `Counters` keeps it
 

@@ -40,6 +40,7 @@ def test_a_plain_call_is_answered_and_booked_once(serving, key, cast):
     assert row.answer_digest == hashlib.sha256(ANSWER.encode()).hexdigest()
     assert row.policy_digest
     assert row.served == "demo-base"
+    assert row.engine == "engine"
     assert serving.book() == 0
 
 

@@ -28,6 +28,7 @@ ROWS = (
     "request_id", "source", "occurred_at", "day", "status", "key_id", "model", "served", "adapter_digest", "arm",
     "weight_bp", "price_id", "end_user", "input_tokens", "cached_tokens", "output_tokens", "cost_usd",
     "request_digest", "answer_digest", "policy_digest", "reason", "latency_ms", "ttft_ms",
+    "base_digest", "engine", "engine_version", "load_epoch",
 )  # fmt: skip
 # FinOps Open Cost and Usage Specification 1.2: its mandatory columns, those that fit, and ours with `x_`.
 FOCUS = (

@@ -143,7 +143,7 @@ def canonical(row: UsageEvent) -> Row:
     moment = row.occurred_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     body: Row = {name: getattr(row, name) for name in TEXTS + NUMBERS}
     names = {"tenant": str(row.tenant_id), "key": row.key_id or "", "price": row.price_id or 0}
-    return body | names | {"occurred_at": moment, "day": row.day.isoformat()}
+    return entries.signed(body | names | {"occurred_at": moment, "day": row.day.isoformat()})
 
 
 def _cut(batch: Sequence[Entry]) -> Sequence[Entry]:

@@ -39,6 +39,10 @@ _PLAIN = (
     "reason",
     "latency_ms",
     "ttft_ms",
+    "base_digest",
+    "engine",
+    "engine_version",
+    "load_epoch",
 )
 _COLUMNS = (*_PLAIN, "occurred_at", "tenant_id", "key_id", "price_id", "corrects_id", "batch_id", "position")
 _plain = itemgetter(*_PLAIN)

@@ -32,10 +32,16 @@ SIZES = {  # characters that the ledger's columns hold
     "answer_digest": 64,
     "policy_digest": 64,
     "reason": 80,
+    "base_digest": 64,
+    "engine": 60,
+    "engine_version": 60,
 }
 STATUSES = frozenset({"settled", "aborted", "blocked", "estimated"})
 MOST_TOKENS, MOST_NANO = 2**31 - 1, 2**53 - 1
-COUNTS = ("weight_bp", "input_tokens", "cached_tokens", "output_tokens", "latency_ms", "ttft_ms")
+COUNTS = ("weight_bp", "input_tokens", "cached_tokens", "output_tokens", "latency_ms", "ttft_ms", "load_epoch")
+# Columns that came after the first ledgers were signed: where they say nothing they are in no leaf, so that receipts of
+# older rows still hold.
+LATER = ("base_digest", "engine", "engine_version", "load_epoch")
 
 _DEFAULTS = {field.name: field.default for field in fields(metering.Event) if field.default is not MISSING}
 _NAMES = tuple(metering.FIELDS)
@@ -79,7 +85,16 @@ def read(id_: str, told: Mapping[str, str]) -> Entry:
 
 def leaf_bytes(row: Row) -> bytes:
     """The RFC 8785 bytes of a row, which is flat, with ASCII names and integers below 2^53: sorting is all it takes."""
-    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(signed(row), option=orjson.OPT_SORT_KEYS)
+
+
+def signed(row: Row) -> Row:
+    """The row as its leaf has it."""
+    said = row.copy()
+    for name in LATER:
+        if not said.get(name):
+            said.pop(name, None)
+    return said
 
 
 def moment(microseconds: int) -> str:

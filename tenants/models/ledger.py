@@ -90,6 +90,10 @@ class UsageEvent(models.Model):
     reason = models.CharField(max_length=80, blank=True)  # which rule blocked, or why it was aborted
     latency_ms = models.PositiveIntegerField(default=0)
     ttft_ms = models.PositiveIntegerField(default=0)
+    base_digest = models.CharField(max_length=64, blank=True)
+    engine = models.CharField(max_length=60, blank=True)  # the replica that answered; empty where none was asked
+    engine_version = models.CharField(max_length=60, blank=True)
+    load_epoch = models.PositiveIntegerField(default=0)  # which of its loads of the adapter; 0 for a base model
     batch = models.ForeignKey(LedgerBatch, on_delete=models.PROTECT, related_name="rows", db_constraint=False)
     position = models.PositiveIntegerField()  # leaf number in the batch
 

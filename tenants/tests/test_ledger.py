@@ -73,7 +73,7 @@ def test_a_row_reads_as_it_was_written(event, at_us):
     told = event(1, at_us=at_us, arm="champion", weight_bp=9_000, cached_tokens=1, ttft_ms=5, latency_ms=7)
     ledger.write([told])
     row = UsageEvent.objects.get()
-    assert ledger.canonical(row) == entries.of(told).row
+    assert ledger.canonical(row) == entries.signed(entries.of(told).row)
     assert (row.day, row.key_id, row.position) == (date(2026, 11, 25), "key-of-acme", 0)
     assert UsageEvent.objects.filter(occurred_at=datetime.fromtimestamp(at_us // 10**6, UTC)).exists() == (at_us != AT)
 
@@ -99,6 +99,16 @@ def test_a_row_changed_in_the_database_has_no_receipt_that_holds(event, cast, ch
     UsageEvent.objects.filter(request_id="r1").update(**change)
     with pytest.raises(VerificationError):
         receipts.verify(ledger.receipt(cast.acme, "r2"), keyring.public_keys())
+
+
+@pytest.mark.django_db
+def test_which_engine_answered_is_signed_and_says_nothing_where_nobody_was_asked(event, cast):
+    ledger.write([event(1, engine="engine-1", engine_version="0.32.0", load_epoch=3, base_digest="b" * 64), event(2)])
+    asked, unasked = (
+        receipts.verify(ledger.receipt(cast.acme, name), keyring.public_keys())["row"] for name in ("r1", "r2")
+    )
+    assert [asked[name] for name in entries.LATER] == ["b" * 64, "engine-1", "0.32.0", 3]
+    assert asked.keys() - unasked.keys() == set(entries.LATER)  # so is a row of before these columns were there
 
 
 @pytest.mark.django_db
@@ -191,7 +201,7 @@ FLAT = st.fixed_dictionaries(
 
 @given(FLAT)
 def test_a_rows_bytes_are_those_of_rfc_8785(row):
-    assert entries.leaf_bytes(row) == canonical.json_bytes(row)
+    assert entries.leaf_bytes(row) == canonical.json_bytes(entries.signed(row))
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=70))
