@@ -47,8 +47,12 @@ class Meter:
         self.deltas += tokens
         self.answers[index].update(text.encode())
 
-    def report(self, usage: Any) -> None:
-        self.usage = protocol.usage_of(usage) or self.usage
+    def report(self, *usages: Any) -> None:
+        """Takes the last of these reports that can be believed, if there is one."""
+        for usage in reversed(usages):
+            if found := protocol.usage_of(usage):
+                self.usage = found
+                return
 
     def tokens(self, size: int) -> tuple[int, int, int]:
         """(input, output, cached input). A call that ended before anything was produced counts nothing, but for one
@@ -149,26 +153,37 @@ class Call(upstream.Caller):
         while not events.done and (data := await response.next()):
             if self.over:
                 raise connection.Broken("hung up")
-            if frames := [frame for event in events.feed(data) if (frame := self._frame(orjson.loads(event)))]:
-                await emit(b"".join(frames))
+            if frames := self._frames(events.feed(data)):
+                await emit(frames)
         if not events.done:
             raise connection.Broken("the engine's last word is missing")
 
-    def _frame(self, chunk: dict[str, Any]) -> bytes:
-        """One event as the caller gets it, and nothing of one that is none of its business."""
-        if "error" in chunk:
-            raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
-        usage = chunk.pop("usage", None)
-        if usage:
-            self.meter.report(usage)
-        choices = chunk.get("choices")
-        for choice in choices or ():
-            text, is_token = self.request.operation.delta(choice)
-            if is_token:
-                self.meter.saw(text, choice.get("index", 0))
-        if choices:
-            return protocol.frame(chunk | self._names)
-        return protocol.frame(chunk | self._names | {"usage": usage}) if usage and self.request.include_usage else b""
+    def _frames(self, events: list[bytes]) -> bytes:
+        """The events of one read as the caller gets them, without what is none of its business."""
+        delta, saw = self.request.operation.delta, self.meter.saw
+        parts: list[bytes] = []
+        reports: list[Any] = []
+        try:
+            for event in events:
+                chunk = orjson.loads(event)
+                if "error" in chunk:
+                    raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
+                if usage := chunk.pop("usage", None):
+                    reports.append(usage)
+                choices = chunk.get("choices")
+                for choice in choices or ():
+                    text, is_token = delta(choice)
+                    if is_token:
+                        saw(text, choice.get("index", 0))
+                if usage and not choices and self.request.include_usage:
+                    chunk["usage"] = usage
+                elif not choices:
+                    continue
+                chunk.update(self._names)
+                parts += (b"data: ", orjson.dumps(chunk), b"\n\n")
+        finally:
+            self.meter.report(*reports)
+        return b"".join(parts)
 
     def stop(self, reason: str) -> None:
         """Ends it from outside; wakes a read that waits for the engine, and tells the engine to stop."""
