@@ -7,9 +7,8 @@
 local mark, seen, id, hold_nano, reserved, tenant, key, month, event, longest, lease, packed = unpack(ARGV)
 local PERIOD = {1000000, 60000000, 1000000, 60000000}
 -- The levels of a scope: when they were written, the four of them, tokens given back of the last two, the limits of
--- these, and of the tenant when all of them are forgotten (ms); -1: none. In binary: reading and writing so many numbers
--- as text was a quarter of a call.
-local ROW = '<dddddddddd'
+-- these; -1: none. In binary: reading and writing so many numbers as text was a quarter of a call.
+local ROW = '<ddddddddd'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -20,14 +19,15 @@ if state[1] == mark and sequence < tonumber(seen) then
   state[1] = false
 end
 if state[1] ~= mark then return {'unmarked', now, sequence} end
-if redis.call('HEXISTS', HOLDS, id) == 1 then
-  return {'ok', now, sequence, -1, 0, 0, -1, 0, 0} -- asked twice
+-- What to answer if the call is not admitted now: that it was, if it is asked twice.
+local function instead(told)
+  return redis.call('HEXISTS', HOLDS, id) == 1 and {'ok', now, sequence, -1, 0, 0, -1, 0, 0} or told
 end
 local terms = {struct.unpack('<ddddddddddddd', packed)}
 if tonumber(redis.call('HGET', EPOCHS, tenant) or -1) ~= terms[1] or now >= terms[2] then
-  return {'stale', now, sequence}
+  return instead({'stale', now, sequence})
 end
-if redis.call('XLEN', STREAM) >= tonumber(longest) then return {'backlog', now, sequence} end
+if redis.call('XLEN', STREAM) >= tonumber(longest) then return instead({'backlog', now, sequence}) end
 
 local budget, hold, tokens = terms[3], tonumber(hold_nano), tonumber(reserved)
 local need = {1, 1, tokens, tokens}
@@ -71,12 +71,11 @@ local function fill(row, first, scope, open)
   local limit = terms[first + 5]
   if limit >= 0 and open >= limit then refuse(scope + 5, limit, open, 1, limit == 0 and -1 or 1000000, open, 0) end
 end
-local levels = LEVELS .. mark .. ':' .. tenant
-local known = redis.call('HMGET', levels, tenant, key)
-local whole = known[1] and {struct.unpack(ROW, known[1])} or {} -- the tenant's
-local part = known[2] and {struct.unpack(ROW, known[2])} or {} -- the key's
-local open = redis.call('HMGET', OPEN, tenant, key)
-local whole_open, part_open = tonumber(open[1]) or 0, tonumber(open[2]) or 0
+local whole_levels, part_levels = tenant .. ':levels', key .. ':levels'
+local known = redis.call('HMGET', OPEN, tenant, key, whole_levels, part_levels)
+local whole_open, part_open = tonumber(known[1]) or 0, tonumber(known[2]) or 0
+local whole = known[3] and {struct.unpack(ROW, known[3])} or {} -- the tenant's
+local part = known[4] and {struct.unpack(ROW, known[4])} or {} -- the key's
 fill(whole, 3, 0, whole_open)
 fill(part, 8, 5, part_open)
 
@@ -111,6 +110,8 @@ if used + hold > budget then
   worst = {11, budget, used, hold, -1}
 end
 if worst then
+  local before = instead()
+  if before then return before end
   local minute = REFUSED .. string.format('%.0f', math.floor(now / 60000000))
   redis.call('HINCRBY', minute, tenant .. ' ' .. key .. ' ' .. worst[1], 1)
   redis.call('EXPIRE', minute, 172800)
@@ -119,25 +120,7 @@ if worst then
   return told
 end
 
--- Admitted. First write below, and nothing after it can fail.
-if limited or known[1] or known[2] then
-  local lasts, forgotten = 120000, whole[10] or 0 -- ms
-  for kind = 1, 4 do
-    if terms[3 + kind] > 0 then lasts = math.max(lasts, math.ceil(whole[kind + 1] / terms[3 + kind] / 1000)) end
-    if terms[8 + kind] > 0 then lasts = math.max(lasts, math.ceil(part[kind + 1] / terms[8 + kind] / 1000)) end
-  end
-  local extend = forgotten < now / 1000 + lasts
-  whole[1], whole[10] = now, extend and math.floor(now / 1000) + 2 * lasts or forgotten
-  part[1], part[10] = now, -1
-  redis.call('HSET', levels, tenant, struct.pack(ROW, unpack(whole, 1, 10)), key, struct.pack(ROW, unpack(part, 1, 10)))
-  if extend then redis.call('PEXPIRE', levels, 2 * lasts) end
-end
-if not sums[1] then
-  redis.call('HSET', money, 'spent', '0')
-  redis.call('SADD', MONTHS, money)
-end
-redis.call('HINCRBY', money, 'held', hold_nano)
-redis.call('HSET', OPEN, tenant, whole_open + 1, key, part_open + 1)
+-- Admitted, unless it was before. First write below, and nothing after it can fail.
 -- Of a bucket of tokens: limit, level, what was given back; - if there is none.
 local function bucket(row, kind, limit)
   return limit < 0 and '-' or string.format('%.0f,%.0f,%.0f', limit, row[kind + 1], row[kind + 3])
@@ -145,6 +128,18 @@ end
 local buckets = bucket(whole, 3, terms[6]) .. ';' .. bucket(whole, 4, terms[7]) .. ';' ..
   bucket(part, 3, terms[11]) .. ';' .. bucket(part, 4, terms[12])
 local facts = hold_nano .. ' ' .. reserved .. string.format(' %.0f ', now) .. tenant .. ' ' .. key .. ' ' .. month
-redis.call('HSET', HOLDS, id, '0 0 0|' .. facts .. '|' .. buckets .. '|' .. event)
+if redis.call('HSETNX', HOLDS, id, '0 0 0|' .. facts .. '|' .. buckets .. '|' .. event) == 0 then return instead() end
 redis.call('ZADD', LEASES, math.floor(now / 1000) + lease, id)
+if limited or known[3] or known[4] then
+  whole[1], part[1] = now, now
+  redis.call('HSET', OPEN, tenant, whole_open + 1, key, part_open + 1, whole_levels,
+    struct.pack(ROW, unpack(whole, 1, 9)), part_levels, struct.pack(ROW, unpack(part, 1, 9)))
+else
+  redis.call('HSET', OPEN, tenant, whole_open + 1, key, part_open + 1)
+end
+if not sums[1] then
+  redis.call('HSET', money, 'spent', '0')
+  redis.call('SADD', MONTHS, money)
+end
+redis.call('HINCRBY', money, 'held', hold_nano)
 return windows({'ok', now, redis.call('HINCRBY', STATE, 'sequence', 1)}, 0)

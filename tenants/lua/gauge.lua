@@ -5,9 +5,10 @@ local tenant, owner, month = unpack(ARGV)
 local clock = redis.call('TIME')
 local state = redis.call('HMGET', STATE, 'mark', 'since')
 local money = redis.call('HMGET', MONTH .. tenant .. ':' .. month, 'spent', 'held')
-local row = redis.call('HGET', LEVELS .. (state[1] or '') .. ':' .. tenant, owner)
+local open = redis.call('HMGET', OPEN, owner, owner .. ':levels')
+local row = open[2]
 local read = {string.format('%.0f', clock[1] * 1000000 + clock[2]), state[1], state[2]}
 local levels = {struct.unpack('<ddddd', row or string.rep('\0', 40))}
 for number = 1, 5 do read[number + 3] = row and string.format('%.0f', levels[number]) end
-read[9], read[10], read[11] = redis.call('HGET', OPEN, owner), money[1], money[2]
+read[9], read[10], read[11] = open[1], money[1], money[2]
 return read

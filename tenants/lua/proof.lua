@@ -25,7 +25,9 @@ end
 for name, sum in pairs(holds) do holds[name] = int(sum) end
 for name, sum in pairs(calls) do calls[name] = int(sum) end
 local raw = redis.call('HGETALL', OPEN)
-for i = 1, #raw, 2 do open[raw[i]] = raw[i + 1] end
+for i = 1, #raw, 2 do
+  if string.sub(raw[i], -7) ~= ':levels' then open[raw[i]] = raw[i + 1] end
+end
 local read = {at = int(clock[1] * 1000000 + clock[2]), months = months, holds = holds, calls = calls, open = open,
   count = int(count), unread = int(unread)}
 local text = cjson.encode(read)

@@ -6,7 +6,7 @@
 -- Answers {1 event written, 2 written as late, 0 somebody else's | -1 another installation's Redis, entry, sequence}
 local mark, id, cost, took, event, lapsed = unpack(ARGV)
 local PERIOD = {1000000, 60000000}
-local ROW = '<dddddddddd' -- the levels of a scope, as in admit.lua
+local ROW = '<ddddddddd' -- the levels of a scope, as in admit.lua
 local state = redis.call('HMGET', STATE, 'mark', 'since')
 if state[1] and string.sub(state[1], 1, 32) ~= string.sub(mark, 1, 32) then return {-1, '', 0} end
 local clock = redis.call('TIME')
@@ -32,15 +32,6 @@ redis.call('ZREM', LEASES, id)
 local money = MONTH .. tenant .. ':' .. month
 redis.call('HINCRBY', money, 'held', 0 - nano)
 redis.call('HINCRBY', money, 'spent', cost)
-local open = redis.call('HMGET', OPEN, tenant, key)
-local whole, part = tonumber(open[1]) or 0, tonumber(open[2]) or 0
-if part > 1 then
-  redis.call('HSET', OPEN, tenant, whole - 1, key, part - 1)
-else
-  redis.call('HDEL', OPEN, key)
-  if whole > 1 then redis.call('HSET', OPEN, tenant, whole - 1) else redis.call('HDEL', OPEN, tenant) end
-end
-
 -- What a bucket may give back is bounded by the lowest level it has had since the admission: had the call reserved
 -- only what it used, the bucket would have run empty there, and the rest would have been lost (Lindley's recursion).
 -- That level is at least the one after admission, less what drained since, less what others got back since.
@@ -57,11 +48,17 @@ local function give_back(row, kind, limit, level, refunded)
   row[kind + 3] = given + math.max(0, back)
 end
 local began_later = tonumber(at) < (tonumber(state[2]) or 0) -- the buckets, with a rebuild after the admission
+local whole_levels, part_levels = tenant .. ':levels', key .. ':levels'
+local known = redis.call('HMGET', OPEN, tenant, key, whole_levels, part_levels)
+local changed = {}
+local function set(field, value)
+  changed[#changed + 1] = field
+  changed[#changed + 1] = value
+end
 if unused ~= 0 and not began_later and buckets ~= '-;-;-;-' then
-  local levels, kinds = LEVELS .. mark .. ':' .. tenant, {string.match(buckets, '^(.*);(.*);(.*);(.*)$')}
-  local known, changed = redis.call('HMGET', levels, tenant, key), {}
+  local kinds = {string.match(buckets, '^(.*);(.*);(.*);(.*)$')}
   for scope = 0, 1 do
-    local row, given = known[scope + 1] and {struct.unpack(ROW, known[scope + 1])} or {}, false
+    local row, given = known[scope + 3] and {struct.unpack(ROW, known[scope + 3])} or {}, false
     for kind = 3, 4 do
       local limit, level, refunded = string.match(kinds[2 * scope + kind - 2] or '-', '^(%d+),(%d+),(%d+)$')
       if limit and (row[kind + 1] or -1) >= 0 then
@@ -69,12 +66,13 @@ if unused ~= 0 and not began_later and buckets ~= '-;-;-;-' then
         given = true
       end
     end
-    if given then
-      table.insert(changed, scope == 0 and tenant or key)
-      table.insert(changed, struct.pack(ROW, unpack(row, 1, 10)))
-    end
+    if given then set(scope == 0 and whole_levels or part_levels, struct.pack(ROW, unpack(row, 1, 9))) end
   end
-  if #changed > 0 then redis.call('HSET', levels, unpack(changed)) end
 end
+for number, name in ipairs({tenant, key}) do
+  local left = (tonumber(known[number]) or 0) - 1
+  if left > 0 then set(name, left) else redis.call('HDEL', OPEN, name) end
+end
+if #changed > 0 then redis.call('HSET', OPEN, unpack(changed)) end
 local entry = redis.call('XADD', STREAM, '*', 'event', event, 'at', at)
 return {1, entry, redis.call('HINCRBY', STATE, 'sequence', 1)}

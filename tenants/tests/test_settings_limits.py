@@ -33,8 +33,8 @@ def server(redis_url):
 
 def test_what_is_used_now_is_shown_with_the_money(client, cast, server):
     seconds, micros = server.time()
-    levels = struct.pack("<10d", seconds * 1_000_000 + micros, -1, 48 * 60_000_000, -1, -1, 0, 0, -1, -1, -1)
-    server.hset(f"{metering.LEVELS}{MARK}:{cast.acme.pk}", str(cast.acme.pk), levels)
+    levels = struct.pack("<9d", seconds * 1_000_000 + micros, -1, 48 * 60_000_000, -1, -1, 0, 0, -1, -1)
+    server.hset(metering.OPEN, f"{cast.acme.pk}:levels", levels)
     server.hset(metering.OPEN, str(cast.acme.pk), 7)
     month = f"{metering.MONTH}{cast.acme.pk}:{costs.this_month(cast.acme)}"
     server.hset(month, mapping={"spent": 81_000_000_000, "held": 250_000_000})
