@@ -27,7 +27,7 @@ def life(adapter):
 
 
 def cached(serving, adapter):
-    return serving.agent._cache / adapter.digest
+    return serving.agent.residents.cache / adapter.digest
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def test_an_engine_that_restarted_gets_its_adapters_back_under_a_new_number(serv
 
 def test_what_an_engine_lost_on_its_own_answers_nobody_until_it_is_back(serving, loaded, key):
     serving.engine.loaded.clear()
-    serving.agent.engine.load = lambda *_: (_ for _ in ()).throw(EngineError("full", 500))
+    serving.agent.residents.engine.load = lambda *_: (_ for _ in ()).throw(EngineError("full", 500))
     serving.look()
     assert life(loaded)[0] == State.FETCHING
     assert serving.post(key, DESTEK).json()["error"]["code"] == "engine_unavailable"
     assert "full" in Residence.objects.get().note
-    del serving.agent.engine.load
-    serving.agent._later.clear()
+    del serving.agent.residents.engine.load
+    serving.agent.residents.later.clear()
     serving.look()
     assert serving.post(key, DESTEK).status_code == 200
 
@@ -97,13 +97,13 @@ def test_an_engine_that_answers_as_something_else_is_not_believed(serving, publi
 def test_one_that_is_confused_later_is_found_by_the_next_load(serving, loaded, publish, key):
     assert serving.post(key, DESTEK).status_code == 200
     registry.load(publish("satis"))
-    probe = serving.agent._probe
+    probe = serving.agent.residents.probe
 
     def confusing(residence):
         probe(residence)
         serving.engine.confused = True  # from the first load on
 
-    serving.agent._probe = confusing
+    serving.agent.residents.probe = confusing
     serving.look()
     assert life(loaded)[0] == State.FAILED
     assert serving.post(key, DESTEK).status_code == 503
@@ -114,7 +114,7 @@ def test_known_answers_are_asked_for_again_after_a_while(serving, loaded):
     assert before
     serving.look()
     assert Residence.objects.filter(probed_at=before).exists()
-    serving.agent._probe_at = 0.0
+    serving.agent.residents.probe_at = 0.0
     serving.look()
     assert Residence.objects.filter(probed_at__gt=before).exists()
 
@@ -148,7 +148,7 @@ def test_a_store_that_does_not_answer_is_asked_again(serving, publish, settings)
     serving.look()
     assert life(adapter)[0] == State.FETCHING
     settings.ARTIFACT_STORE = right
-    serving.agent._later.clear()
+    serving.agent.residents.later.clear()
     serving.look()
     assert life(adapter)[0] == State.ELIGIBLE
 
@@ -182,11 +182,11 @@ def test_an_adapter_leaves_when_its_last_call_has_ended(serving, loaded, key):
 
 
 def test_an_unload_that_the_engine_only_says_it_did_is_told(serving, loaded):
-    serving.agent.engine.unload = lambda name: None
+    serving.agent.residents.engine.unload = lambda name: None
     registry.unload(loaded)
     serving.look()
     assert "still serves it" in Residence.objects.get().note
-    del serving.agent.engine.unload
+    del serving.agent.residents.engine.unload
     serving.look()
     assert not Residence.objects.exists()
 
@@ -200,13 +200,13 @@ def test_what_nobody_wants_is_unloaded_and_what_is_not_ours_is_left(serving, loa
 
 def test_what_a_person_unloads_while_it_is_being_loaded_does_not_stay(serving, publish, key):
     adapter = registry.load(publish())
-    probe = serving.agent._probe
+    probe = serving.agent.residents.probe
 
     def meanwhile(residence):
         probe(residence)
         registry.unload(Adapter.objects.get())
 
-    serving.agent._probe = meanwhile
+    serving.agent.residents.probe = meanwhile
     serving.look()
     adapter.refresh_from_db()
     assert adapter.state == Adapter.State.REGISTERED
@@ -222,7 +222,7 @@ def test_an_engine_that_refuses_an_adapter_is_not_asked_again(serving, publish):
         asked.append(told)
         raise EngineError("rank 8 is greater than max_lora_rank 4", 400)
 
-    serving.agent.engine.load = refuse
+    serving.agent.residents.engine.load = refuse
     serving.look()
     serving.look()
     assert len(asked) == 1
@@ -234,18 +234,20 @@ class TestSpare:
 
     @pytest.fixture
     def spare(self, serving, base):
-        made = Replica.objects.create(name="spare", url=serving.agent.engine.url, base=base, state="well", start="x")
+        made = Replica.objects.create(
+            name="spare", url=serving.agent.residents.engine.url, base=base, state="well", start="x"
+        )
         epochs.raise_all()
         return made
 
     def test_nothing_is_loaded_beside_calls_and_new_ones_go_elsewhere(self, serving, spare, publish, key):
-        load, idle = serving.agent.engine.load, []
+        load, idle = serving.agent.residents.engine.load, []
 
         def loading(*told):
             idle.append((serving.engine.under_way, Replica.objects.get(name="engine").draining))
             load(*told)
 
-        serving.agent.engine.load = loading
+        serving.agent.residents.engine.load = loading
         serving.engine.under_way = 1
         registry.load(publish())
         worker = threading.Thread(target=serving.agent.settle)
@@ -266,19 +268,19 @@ class TestSpare:
             engines.add(serving.rows()[-1].engine)
 
     def test_an_adapter_that_answers_only_there_goes_on_answering(self, serving, spare, loaded, key):
-        assert replicas.begin_drain(serving.agent.replica)
+        assert replicas.begin_drain(serving.agent.sight.replica)
         assert serving.post(key, DESTEK).status_code == 200
         assert serving.rows()[-1].engine == "engine"
 
     def test_two_do_not_drain_at_once(self, serving, spare):
-        assert replicas.begin_drain(serving.agent.replica)
+        assert replicas.begin_drain(serving.agent.sight.replica)
         assert not replicas.begin_drain(spare)
-        replicas.end_drain(serving.agent.replica)
+        replicas.end_drain(serving.agent.sight.replica)
         assert replicas.begin_drain(spare)
 
     def test_one_that_is_away_is_no_spare(self, serving, spare):
         Replica.objects.filter(name="spare").update(state="away")
-        assert not replicas.begin_drain(serving.agent.replica)
+        assert not replicas.begin_drain(serving.agent.sight.replica)
 
 
 class TestReplica:
@@ -286,7 +288,7 @@ class TestReplica:
 
     def test_it_says_what_runs_and_how_much(self, serving, base):
         serving.engine.under_way = 3
-        serving.agent._beat_at = 0.0
+        serving.agent.sight.beat_at = 0.0
         serving.look()
         row = Replica.objects.get()
         assert (row.state, row.base, row.version, row.running, row.waiting) == ("well", base, "1.2.3", 3, 0)
@@ -317,7 +319,7 @@ class TestReplica:
         (tmp_path / "config.json").write_text("{}")
         digest = canonical.digest(canonical.manifest(tmp_path))
         listing = [{"id": "demo-base", "root": str(tmp_path)}]
-        monkeypatch.setattr(serving.agent._eye, "listing", lambda: listing)
+        monkeypatch.setattr(serving.agent.sight.engine, "listing", lambda: listing)
         type(base).objects.update(digest="0" * 64)
         serving.engine.restart()
         serving.look()
@@ -343,12 +345,12 @@ class TestReplica:
 
     def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path, monkeypatch):
         monkeypatch.setattr("os.getpid", lambda: 1)
-        told = ("engine", serving.agent.engine.url, settings.ENGINE_KEY_FILE, tmp_path)
+        told = ("engine", serving.agent.residents.engine.url, settings.ENGINE_KEY_FILE, tmp_path)
         with pytest.raises(replicas.Taken, match="a name of its own"):
             Agent(*told)
         Replica.objects.update(seen_at="2026-01-01T00:00:00Z")  # the first one was long silent
         other = Agent(*told)
-        serving.agent._beat_at = 0.0
+        serving.agent.sight.beat_at = 0.0
         with pytest.raises(Fenced):
             serving.agent.tick()
         other.tick()
