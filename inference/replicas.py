@@ -30,8 +30,7 @@ def claim(name: str, url: str, agent: str) -> Replica:
     with transaction.atomic():
         Replica.objects.get_or_create(name=name, defaults={"url": url})
         replica = Replica.objects.select_for_update().get(name=name)
-        others = replica.agent not in ("", agent) and replica.seen_at
-        if others and timezone.now() - others < SILENT:
+        if replica.agent not in ("", agent) and is_attended(replica):
             raise Taken(name, replica.agent)
         replica.url, replica.agent, replica.seen_at = url, agent, timezone.now()
         replica.draining = False
@@ -39,9 +38,9 @@ def claim(name: str, url: str, agent: str) -> Replica:
     return replica
 
 
-def is_looked_after(name: str) -> bool:
+def is_attended(replica: Replica) -> bool:
     """Whether its agent has looked at it just now."""
-    return Replica.objects.filter(name=name, seen_at__gt=timezone.now() - SILENT).exists()
+    return replica.seen_at is not None and timezone.now() - replica.seen_at < SILENT
 
 
 def secret(replica: Replica) -> str:
@@ -60,12 +59,19 @@ def save(replica: Replica, *fields: str) -> None:
         epochs.raise_all()
 
 
+class DrainBusy(Exception):
+    """Another replica of the base model is draining: two at once would leave the calls nowhere to go."""
+
+
 def begin_drain(replica: Replica) -> bool:
-    """Sends new calls to the base model's other replicas; False where none of them could take them."""
+    """Sends new calls to the base model's other replicas; False where there is none to take them. Raises DrainBusy."""
     with transaction.atomic():
-        spare = Replica.objects.select_for_update().filter(base=replica.base, state=Replica.State.WELL, draining=False)
-        if not any(one.pk != replica.pk for one in spare):
+        well = Replica.objects.select_for_update().filter(base=replica.base, state=Replica.State.WELL)
+        spare = [one for one in well if one.pk != replica.pk and is_attended(one)]
+        if not spare:
             return False
+        if any(one.draining for one in spare):
+            raise DrainBusy
         replica.draining = True
         save(replica, "draining")
     return True

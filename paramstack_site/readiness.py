@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from inference import replicas
+from inference.models import Replica
 from paramstack_site import programs
 from tenants import ledger
 
@@ -78,7 +79,7 @@ def answers(queue: str) -> bool:
 def agent_looks() -> bool:
     """Whether somebody looks after this host's engine."""
     try:
-        return replicas.is_looked_after(settings.ENGINE_NAME)
+        return any(map(replicas.is_attended, Replica.objects.filter(name=settings.ENGINE_NAME)))
     except DatabaseError:
         return False
 

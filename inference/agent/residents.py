@@ -61,7 +61,10 @@ class Residents:
         ready = [(one, path) for one in due if (path := self._fetch(one))]
         if not ready:
             return False
-        drained = replicas.begin_drain(self.replica)
+        try:
+            drained = replicas.begin_drain(self.replica)
+        except replicas.DrainBusy:
+            return False  # its turn comes
         try:
             if drained:
                 self._wait_until_idle()

@@ -7,6 +7,7 @@ import time
 
 import fsspec
 import pytest
+from django.utils import timezone
 
 from attestation import canonical, vault
 from attestation.signing import VerificationError
@@ -234,9 +235,9 @@ class TestSpare:
 
     @pytest.fixture
     def spare(self, serving, base):
-        made = Replica.objects.create(
-            name="spare", url=serving.agent.residents.engine.url, base=base, state="well", start="x"
-        )
+        url = serving.agent.residents.engine.url
+        facts = {"base": base, "state": "well", "start": "x", "seen_at": timezone.now()}
+        made = Replica.objects.create(name="spare", url=url, **facts)
         epochs.raise_all()
         return made
 
@@ -272,14 +273,25 @@ class TestSpare:
         assert serving.post(key, DESTEK).status_code == 200
         assert serving.rows()[-1].engine == "engine"
 
-    def test_two_do_not_drain_at_once(self, serving, spare):
+    def test_two_do_not_drain_at_once(self, serving, spare, publish):
         assert replicas.begin_drain(serving.agent.sight.replica)
-        assert not replicas.begin_drain(spare)
+        with pytest.raises(replicas.DrainBusy):
+            replicas.begin_drain(spare)
         replicas.end_drain(serving.agent.sight.replica)
         assert replicas.begin_drain(spare)
+        adapter = registry.load(publish())
+        serving.look()
+        assert life(adapter) == (State.FETCHING, 0)
+        replicas.end_drain(spare)
+        serving.look()
+        assert life(adapter) == (State.ELIGIBLE, 1)
 
     def test_one_that_is_away_is_no_spare(self, serving, spare):
         Replica.objects.filter(name="spare").update(state="away")
+        assert not replicas.begin_drain(serving.agent.sight.replica)
+
+    def test_one_that_nobody_looks_after_is_no_spare_and_holds_nobody_up(self, serving, spare):
+        Replica.objects.filter(name="spare").update(seen_at="2026-01-01T00:00:00Z", draining=True)
         assert not replicas.begin_drain(serving.agent.sight.replica)
 
 
@@ -292,8 +304,7 @@ class TestReplica:
         serving.look()
         row = Replica.objects.get()
         assert (row.state, row.base, row.version, row.running, row.waiting) == ("well", base, "1.2.3", 3, 0)
-        assert replicas.is_looked_after("engine")
-        assert not replicas.is_looked_after("other")
+        assert replicas.is_attended(row)
 
     def test_an_engine_that_goes_away_and_comes_back(self, serving, key):
         serving.engine.secret = "another"
