@@ -73,6 +73,7 @@ class Engine:
         self.usage: bool | dict[str, Any] = True  # what it reports; True: as it is
         self.break_after: int | None = None
         self.refuse: int | None = None
+        self.fails: dict[str, int] = {}  # model -> status it answers; 0: it hangs up instead
         self.asked: list[dict[str, Any]] = []
         self.written = 0
         self.loaded: dict[str, str] = {}  # name -> path
@@ -109,6 +110,10 @@ class Engine:
         self.asked.append(body)
         if self.refuse:
             return web.json_response({"error": {"message": "No."}}, status=self.refuse)
+        if body["model"] in self.fails:
+            if status := self.fails[body["model"]]:
+                return web.json_response({"error": {"message": "No."}}, status=status)
+            request.transport.abort()  # type: ignore[union-attr]
         if body["stream"]:
             return await self._stream(request, body, plain)
         await asyncio.sleep(self.pause)
