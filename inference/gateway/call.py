@@ -31,7 +31,7 @@ def new_id() -> str:
 class Meter:
     """What the answers turned out to be; usage as the engine reports it, else counted."""
 
-    __slots__ = ("answers", "begun", "deltas", "first", "most", "started", "usage")
+    __slots__ = ("answers", "begun", "deltas", "first", "most", "parts", "started", "usage")
 
     def __init__(self, answers: int, most: int = protocol.MOST_REPORTED) -> None:
         """For so many answers, which together have `most` tokens at most."""
@@ -39,6 +39,7 @@ class Meter:
         self.answers = [hashlib.sha256() for _ in range(answers)]
         self.deltas, self.begun = 0, False
         self.usage: tuple[int, int, int] | None = None
+        self.parts: dict[int, tuple[int, int, int]] = {}
 
     def saw(self, text: str, index: Any, tokens: int = 1) -> None:
         """`index` says of which answer `text` is a part; raises LookupError for one that nobody asked for."""
@@ -50,6 +51,14 @@ class Meter:
 
     def report(self, usage: Any) -> None:
         self.usage = protocol.usage_of(usage) or self.usage
+
+    def report_part(self, usage: Any, index: int, n: int) -> None:
+        """Of one of several answers under way, `n` to each prompt; an engine counts its tokens and its prompt's."""
+        if told := protocol.usage_of(usage):
+            self.parts[index] = told
+            prompts = {at // n: (inputs, cached) for at, (inputs, _, cached) in self.parts.items()}
+            inputs, cached = map(sum, zip(*prompts.values(), strict=True))
+            self.usage = inputs, sum(outputs for _, outputs, _ in self.parts.values()), cached
 
     def tokens(self, size: int) -> tuple[int, int, int]:
         """(input, output, cached input). A call that ended before anything was produced counts nothing, but for one
@@ -189,10 +198,11 @@ class Call(upstream.Caller):
         """One event as the caller gets it, and nothing of one that is none of its business."""
         if "error" in chunk:
             raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
-        usage = chunk.pop("usage", None)
-        if usage:
+        usage, choices = chunk.pop("usage", None), chunk.get("choices")
+        if usage and choices and len(self.meter.answers) > 1:
+            self.meter.report_part(usage, choices[0].get("index", 0), self.request.n)
+        elif usage:
             self.meter.report(usage)
-        choices = chunk.get("choices")
         for choice in choices or ():
             text, is_token = self.request.operation.delta(choice)
             if is_token:

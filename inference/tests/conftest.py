@@ -71,6 +71,7 @@ class Engine:
         self.tokens = ["Mer", "haba", " dün", "ya"]
         self.pause = 0.0  # seconds between tokens
         self.usage: bool | dict[str, Any] = True  # what it reports; True: as it is
+        self.counts = False  # whether it reports with every token too
         self.break_after: int | None = None
         self.refuse: int | None = None
         self.fails: dict[str, int] = {}  # model -> status it answers; 0: it hangs up instead
@@ -135,8 +136,12 @@ class Engine:
             for index in range(body.get("n", 1)):
                 said = {"text": token} if plain else {"delta": {"content": token}}
                 choices = [{"index": index, "finish_reason": None} | said]
+                if self.counts:  # as vLLM: of this answer
+                    of_it = {"prompt_tokens": 7, "completion_tokens": number + 1, "total_tokens": 8 + number}
+                    head["usage"] = of_it
                 await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
                 self.written += 1
+        head.pop("usage", None)
         if self.usage and body["stream_options"]["include_usage"]:
             last = head | {"choices": [], "usage": self._usage(body)}
             await response.write(b"data: %s\n\n" % json.dumps(last).encode())
