@@ -67,6 +67,7 @@ ROUTES = [
     path("adapters/<uuid:adapter_id>/verify/", inference.verify),
     path("adapters/<uuid:adapter_id>/loaded/", inference.loaded),
     path("aliases/", inference.aliases),
+    path("aliases/<slug:name>/", inference.alias),
     path("engine-fields/", inference.engine_fields),
     path("feedback/", inference.feedback),
     path("rollouts/", inference.rollout_list),
@@ -88,6 +89,7 @@ STATUS: dict[type[Exception], int] = {
     Refused: status.HTTP_422_UNPROCESSABLE_ENTITY,  # or the error's own
     lora.Unsound: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    aliases.UnknownTarget: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.AdapterInUse: status.HTTP_409_CONFLICT,
