@@ -6,7 +6,7 @@ import secrets
 
 from django.db import transaction
 
-from inference import registry
+from inference import registry, replicas
 from inference.models import Adapter, Alias, BaseModel
 from tenants import audit, epochs
 from tenants.models import Tenant, User
@@ -72,7 +72,9 @@ def _check_mine(alias: Alias, adapter: Adapter) -> None:
     if adapter.tenant_id != alias.tenant_id:
         raise NotServable(adapter, "it is another tenant's.")
     if adapter.state != Adapter.State.LOADED:
-        raise NotServable(adapter, "the engine has not loaded it.")
+        raise NotServable(adapter, "it is not loaded.")
+    if not replicas.eligible([adapter]):
+        raise NotServable(adapter, "no engine answers with it yet. Its page says how far each of them is.")
 
 
 def new_salt() -> str:

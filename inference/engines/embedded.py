@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ class Server:
         self.problem = "waiting for base model"
         self.started = time.time()
         self.asked = self.answers = 0  # prompts, and the answers to them
+        self.start = secrets.token_hex(8)  # tells this start from others
 
     def application(self) -> Starlette:
         routes = [
             Route("/health", self.health),
             Route("/v1/models", self.models),
             Route("/metrics", self.metrics),
+            Route("/version", self.version),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.complete, methods=["POST"]),
             Route("/v1/embeddings", self.embed, methods=["POST"]),
@@ -77,11 +80,17 @@ class Server:
 
     async def health(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        return JSONResponse({"model": self.name, "adapters": len(self.loader.adapters)})
+        return JSONResponse({"model": self.name, "adapters": len(self.loader.adapters), "start": self.start})
 
     async def models(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        base = {"id": self.name, "object": "model", "owned_by": "paramstack", "root": self.name, "parent": None}
+        base = {
+            "id": self.name,
+            "object": "model",
+            "owned_by": "paramstack",
+            "root": str(self.loader.path),
+            "parent": None,
+        }
         adapters = [{**base, "id": name, "root": name, "parent": self.name} for name in list(self.loader.adapters)]
         return JSONResponse({"object": "list", "data": [base, *adapters]})
 
@@ -119,7 +128,8 @@ class Server:
     async def complete(self, http: HTTPRequest) -> Response:
         self.check_ready()
         asked = await body.read(http)
-        prompts = [self.loader.tokens_of(text) for text in body.prompts(asked)]
+        given = body.prompts(asked, self.loader.vocabulary)
+        prompts = [self.loader.tokens_of(one) if isinstance(one, str) else one for one in given]
         wanted = Wanted(prompts, "max_tokens", DEFAULT_COMPLETION, body.logprobs(asked))
         return await self.answer(http, asked, Completion, wanted)
 
@@ -168,6 +178,7 @@ class Server:
                 seed=None if seed is None else seed + number,
                 stop=body.stops(asked),
                 logprobs=wanted.logprobs,
+                names_ids=bool(asked.get("return_tokens_as_token_ids")),
             )
             for at, prompt in enumerate(wanted.prompts)
             for number in range(n)
@@ -184,12 +195,19 @@ class Server:
             )
         return length
 
+    async def version(self, http: HTTPRequest) -> Response:
+        from importlib.metadata import version
+
+        return JSONResponse({"version": f"transformers {version('transformers')}, peft {version('peft')}"})
+
     async def metrics(self, http: HTTPRequest) -> Response:
         """What was read and made since the start, by vLLM's names: each of `n` answers reads its prompt."""
         return PlainTextResponse(
             exposition(
                 [
                     ("process_start_time_seconds", "gauge", self.started),
+                    ("vllm:num_requests_running", "gauge", self.loader.under_way),
+                    ("vllm:num_requests_waiting", "gauge", 0),
                     ("vllm:prompt_tokens_total", "counter", self.loader.prompt_tokens),
                     ("vllm:generation_tokens_total", "counter", self.loader.generation_tokens),
                     ("vllm:request_params_n_sum", "untyped", self.answers),

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('inference', '0003_feedback'),
+        ('inference', '0004_replicas'),
         ('tenants', '0003_engine_of_a_row'),
     ]
 

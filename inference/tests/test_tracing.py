@@ -21,8 +21,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from inference import aliases
 from inference.gateway import tracing
 from inference.gateway.app import Gateway
-from inference.models import Adapter
 from inference.tests.conftest import HELLO, Serving, keep, load
+from inference.tests.signed import answering
 from tenants import limits, refusals
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -85,6 +85,7 @@ def traced(receiver, loop_thread, redis_url, base, settings, monkeypatch) -> Ite
     serving.writer.drain()
     serving.start()
     settings.ENGINE_URL = f"http://127.0.0.1:{serving.engine_port}"
+    serving.look()
     yield serving
     serving.stop()
 
@@ -178,9 +179,7 @@ def test_what_went_wrong_is_an_error_with_its_type(traced, key, receiver, cast):
 
 
 def test_a_fallback_is_told_with_what_answered(traced, key, receiver, cast, base, publish):
-    adapter = publish()
-    Adapter.objects.update(state="loaded")
-    adapter.refresh_from_db()
+    adapter = answering(publish())
     aliases.set_fallback(aliases.create(cast.acme, "bot", base), adapter, None)
     traced.engine.fails = {"demo-base": 404}
     ask(traced, key, {"model": "bot", "stream": True})
