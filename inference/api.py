@@ -8,28 +8,45 @@ from django.shortcuts import get_object_or_404
 from rest_framework import serializers, status
 from rest_framework.response import Response
 
+from inference import aliases as naming
 from inference import extras, registry, rollouts
-from inference.models import Adapter, Alias, Feedback, Rollout, RolloutEvent
+from inference.models import Adapter, Alias, Feedback, Residence, Rollout, RolloutEvent
 from tenants.rest import endpoint, operate, page, valid
+
+FALLBACK = ("fallback_base", "fallback_adapter")
+
+
+class ResidenceSerializer(serializers.ModelSerializer[Residence]):
+    replica = serializers.CharField(source="replica.name")
+
+    class Meta:
+        model = Residence
+        fields = ["replica", "state", "load_epoch", "note", "changed_at", "probed_at"]
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):
     model = serializers.CharField(source="__str__", help_text="the name that a call may ask for")
     base = serializers.CharField(source="base.name")
+    residences = ResidenceSerializer(many=True, read_only=True, help_text="how far it is on each engine")
 
     class Meta:
         model = Adapter
-        fields = ["id", "model", "name", "version", "base", "digest", "state", "metrics", "created_at"]
+        fields = ["id", "model", "name", "version", "base", "digest", "state", "residences", "metrics", "created_at"]
 
 
 class AliasSerializer(serializers.ModelSerializer[Alias]):
     base = serializers.CharField(source="base.name")
     champion = serializers.StringRelatedField[Adapter]()
     challenger = serializers.StringRelatedField[Adapter]()
+    fallback = serializers.StringRelatedField[Any](help_text="answers where no engine does: a base model or an adapter")
 
     class Meta:
         model = Alias
-        fields = ["name", "base", "champion", "challenger", "challenger_bp"]
+        fields = ["name", "base", "champion", "challenger", "challenger_bp", "fallback"]
+
+
+class Fallback(serializers.Serializer[Any]):
+    fallback = serializers.CharField(max_length=120, allow_null=True, help_text="a base model, an adapter, or null")
 
 
 class RolloutEventSerializer(serializers.ModelSerializer[RolloutEvent]):
@@ -90,7 +107,11 @@ def feedback(request: Any) -> Response:
 @endpoint(["GET"], lists=AdapterSerializer)
 def adapters(request: Any) -> Response:
     """Adapters, newest first."""
-    return page(request, request.tenant.adapters.select_related("base"), AdapterSerializer)
+    return page(
+        request,
+        request.tenant.adapters.select_related("base").prefetch_related("residences__replica"),
+        AdapterSerializer,
+    )
 
 
 @endpoint(["GET"])
@@ -109,7 +130,7 @@ def verify(request: Any, adapter_id: str) -> Response:
 
 @endpoint(["POST", "DELETE"], answers=AdapterSerializer)
 def loaded(request: Any, adapter_id: str) -> Response:
-    """POST verifies and loads the adapter into the engine, DELETE unloads it."""
+    """POST verifies the adapter and has every engine of its base model load it, DELETE unloads it; see `residences`."""
     found = get_object_or_404(Adapter, tenant=request.tenant, pk=adapter_id)
     verb = registry.load if request.method == "POST" else registry.unload
     return Response(AdapterSerializer(verb(found, request.person)).data)
@@ -118,8 +139,19 @@ def loaded(request: Any, adapter_id: str) -> Response:
 @endpoint(["GET"], lists=AliasSerializer)
 def aliases(request: Any) -> Response:
     """The tenant's stable model names and where they route."""
-    rows = request.tenant.aliases.select_related("base", "champion", "challenger")
+    rows = request.tenant.aliases.select_related("base", "champion", "challenger", *FALLBACK)
     return page(request, rows, AliasSerializer)
+
+
+@endpoint(["GET", "PATCH"], takes={"PATCH": Fallback}, answers=AliasSerializer)
+def alias(request: Any, name: str) -> Response:
+    """One model name; PATCH `fallback` says what answers where no engine does, null for nothing."""
+    found = get_object_or_404(request.tenant.aliases.select_related("base", *FALLBACK), name=name)
+    if request.method == "PATCH":
+        wanted = valid(Fallback, request.data)["fallback"]
+        target = None if wanted is None else naming.target(request.tenant, wanted)
+        found = naming.set_fallback(found, target, request.person)
+    return Response(AliasSerializer(found).data)
 
 
 @endpoint(["GET", "POST"], takes={"POST": NewRollout}, lists=RolloutSerializer, creates=True)

@@ -13,6 +13,7 @@ urlpatterns = [
     path("adapters/<uuid:pk>/statement.json", views.adapter_statement, name="adapter_statement"),
     path("rollouts/", views.rollouts, name="rollouts"),
     path("rollouts/aliases/", views.alias_create, name="alias_create"),
+    path("rollouts/fallback/", views.alias_fallback, name="alias_fallback"),
     path("rollouts/start/", views.rollout_start, name="rollout_start"),
     path("rollouts/<uuid:pk>/", views.rollout, name="rollout"),
     path("rollouts/<uuid:pk>/weight/", views.rollout_weight, name="rollout_weight"),

@@ -23,7 +23,7 @@ from inference import aliases, forms, policies, registry
 from inference import rollouts as rolling
 from inference.engines import client
 from inference.guardrails.policy import DEFAULT, PolicyError
-from inference.models import Adapter, Alias, BaseModel, GuardrailPolicy, Rollout
+from inference.models import Adapter, Alias, BaseModel, GuardrailPolicy, Residence, Rollout
 from tenants import access
 from tenants.models import Tenant
 
@@ -79,14 +79,20 @@ def _roles(tenant: Tenant) -> dict[Any, list[tuple[str, str, int]]]:
 
 
 def adapter(request: access.Request, pk: str) -> HttpResponse:
-    return render(request, "inference/adapter.html", _adapter(request, pk))
+    template = "inference/_residences.html" if request.htmx else "inference/adapter.html"
+    return render(request, template, _adapter(request, pk))
 
 
 def _adapter(request: access.Request, pk: str) -> dict[str, Any]:
     rows = Adapter.objects.select_related("base", "statement__key", "tenant")
     found = get_object_or_404(rows, tenant=request.tenant, pk=pk)
     payload = json.loads(b64decode(found.statement.envelope["payload"]))
+    residences = list(found.residences.select_related("replica"))
+    still = {Residence.State.ELIGIBLE, Residence.State.FAILED}
+    wanted = found.state == Adapter.State.LOADED
     return {
+        "residences": residences,
+        "moving": any(one.state not in still for one in residences) or (wanted and not residences),
         "adapter": found,
         "predicate": payload["predicate"],
         "files": payload["predicate"].get("files", []),
@@ -115,7 +121,7 @@ def adapter_load(request: access.Request, pk: str) -> HttpResponse:
     found = get_object_or_404(Adapter.objects.select_related("tenant"), tenant=request.tenant, pk=pk)
     with explained(request):
         registry.load(found, request.user)
-        messages.success(request, _("%(adapter)s was verified and loaded.") % {"adapter": found})
+        messages.success(request, _("%(adapter)s was verified. The engines load it now.") % {"adapter": found})
     return redirect("adapter", request.tenant.slug, pk)
 
 
@@ -125,7 +131,8 @@ def adapter_unload(request: access.Request, pk: str) -> HttpResponse:
     found = get_object_or_404(Adapter.objects.select_related("tenant"), tenant=request.tenant, pk=pk)
     with explained(request):
         registry.unload(found, request.user)
-        messages.success(request, _("%(adapter)s is no longer loaded.") % {"adapter": found})
+        words = _("%(adapter)s gets no more calls. The engines unload it once it has none.")
+        messages.success(request, words % {"adapter": found})
     return redirect("adapter", request.tenant.slug, pk)
 
 
@@ -146,8 +153,11 @@ def _rollouts(request: access.Request) -> dict[str, Any]:
     start = forms.StartRollout(tenant=tenant)
     return {
         "page": Paginator(rows, PAGE).get_page(request.GET.get("page")),
-        "aliases": Alias.objects.filter(tenant=tenant).select_related("base", "champion", "challenger"),
+        "aliases": Alias.objects.filter(tenant=tenant).select_related(
+            "base", "champion", "challenger", "fallback_base", "fallback_adapter"
+        ),
         "start": start,
+        "fallback": forms.Fallback(tenant=tenant),
         "startable": Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED).exists(),
         "bases": BaseModel.objects.count(),
         "shares": forms.SHARES,
@@ -166,6 +176,21 @@ def alias_create(request: access.Request) -> HttpResponse:
         except IntegrityError:
             form.add_error("name", _("This name is taken."))
     return render(request, "inference/rollouts.html", _rollouts(request) | {"form": form}, status=422)
+
+
+@require_POST
+@access.requires("engineer")
+def alias_fallback(request: access.Request) -> HttpResponse:
+    form = forms.Fallback(request.POST, tenant=request.tenant)
+    if not form.is_valid():
+        messages.error(request, _("Choose a model name, and a base model or a loaded adapter."))
+        return redirect("rollouts", request.tenant.slug)
+    wanted = form.cleaned_data["target"]
+    with explained(request):
+        target = aliases.target(request.tenant, wanted) if wanted else None
+        aliases.set_fallback(form.cleaned_data["alias"], target, request.user)
+        messages.success(request, _("It holds from the next call on."))
+    return redirect("rollouts", request.tenant.slug)
 
 
 @require_POST

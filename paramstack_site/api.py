@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
 from inference import api as inference
+from inference.engines import lora
 from inference.engines.client import EngineError
 from paramstack_site import openapi, problem_details
 from tenants.api import costs, keys, limits, members, prices, refusals, tenant, usage
@@ -66,6 +67,7 @@ ROUTES = [
     path("adapters/<uuid:adapter_id>/verify/", inference.verify),
     path("adapters/<uuid:adapter_id>/loaded/", inference.loaded),
     path("aliases/", inference.aliases),
+    path("aliases/<slug:name>/", inference.alias),
     path("engine-fields/", inference.engine_fields),
     path("feedback/", inference.feedback),
     path("rollouts/", inference.rollout_list),
@@ -85,7 +87,9 @@ STATUS: dict[type[Exception], int] = {
     Problem: status.HTTP_422_UNPROCESSABLE_ENTITY,
     VerificationError: status.HTTP_422_UNPROCESSABLE_ENTITY,
     Refused: status.HTTP_422_UNPROCESSABLE_ENTITY,  # or the error's own
+    lora.Unsound: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    aliases.UnknownTarget: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.AdapterInUse: status.HTTP_409_CONFLICT,

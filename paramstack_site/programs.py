@@ -29,9 +29,9 @@ class Program:
 
 
 def programs(var: Path) -> list[Program]:
-    """The programs of this installation: Redis and the engine only where no address of another one is set."""
+    """The programs of this installation: Redis and engine, with its agent, only where no address of another is set."""
     redis = [Program("redis", embedded.command(var), priority=1)] if settings.REDIS_EMBEDDED else []
-    engine = [Program("engine", engine_command())] if settings.ENGINE_EMBEDDED else []
+    engine = [Program("engine", engine_command()), Program("engine_agent", manage("engine_agent"))]
     return [
         *redis,
         Program("web", web_command()),
@@ -39,13 +39,17 @@ def programs(var: Path) -> list[Program]:
         Program("worker-default", worker_command("default", "--pool=threads", "--concurrency=4"), stop="QUIT"),
         Program("worker-gpu", worker_command("gpu", "--pool=prefork", "--concurrency=1"), stop="QUIT"),
         Program("beat", [*celery(), "beat", "--loglevel=WARNING", "--pidfile="]),
-        Program("ledger_writer", [sys.executable, str(settings.ROOT / "manage.py"), "ledger_writer"]),
-        *engine,
+        Program("ledger_writer", manage("ledger_writer")),
+        *(engine if settings.ENGINE_EMBEDDED else ()),
     ]
 
 
 def python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
+
+
+def manage(*arguments: str) -> list[str]:
+    return [sys.executable, str(settings.ROOT / "manage.py"), *arguments]
 
 
 def celery() -> list[str]:
@@ -54,13 +58,13 @@ def celery() -> list[str]:
 
 def web_command() -> list[str]:
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
-    return [sys.executable, str(settings.ROOT / "manage.py"), "serve", *address, f"--patience={PATIENCE - 3}"]
+    return manage("serve", *address, f"--patience={PATIENCE - 3}")
 
 
 def engine_command() -> list[str]:
     options = ["--model", str(settings.ENGINE_MODEL), "--port", str(settings.ENGINE_PORT)]
     if settings.ENGINE == "vllm":
-        return [sys.executable, str(settings.ROOT / "manage.py"), "launch_vllm", *options]
+        return manage("launch_vllm", *options)
     return [*python("inference.engines.embedded"), *options]
 
 

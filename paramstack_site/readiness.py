@@ -9,6 +9,8 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError
 
+from inference import replicas
+from inference.models import Replica
 from paramstack_site import programs
 from tenants import ledger
 
@@ -18,6 +20,7 @@ PATIENCE = 2.0  # seconds for one question
 
 def checks() -> dict[str, Check]:
     """One question per name; it answers True when the program works, and never raises."""
+    agent = {"engine_agent": agent_looks} if settings.ENGINE_EMBEDDED else {}
     local = f"http://{settings.HOST}:{settings.PORT}"
     return {
         "redis": ping,
@@ -27,6 +30,7 @@ def checks() -> dict[str, Check]:
         "worker-default": lambda: answers("default"),
         "worker-gpu": lambda: answers("gpu"),
         "ledger_writer": writer_reads,
+        **agent,
     }
 
 
@@ -70,6 +74,14 @@ def answers(queue: str) -> bool:
     try:
         return bool(app.control.ping(destination=[programs.node(queue)], timeout=0.5))
     except (OSError, redis.RedisError, KombuError):
+        return False
+
+
+def agent_looks() -> bool:
+    """Whether somebody looks after this host's engine."""
+    try:
+        return any(map(replicas.is_attended, Replica.objects.filter(name=settings.ENGINE_NAME)))
+    except DatabaseError:
         return False
 
 

@@ -35,6 +35,11 @@ STATES: dict[str, tuple[str, Any]] = {
     "registered": ("draft", _("Registered")),
     "loaded": ("live", _("Loaded")),
     "retired": ("cancelled", _("Retired")),
+    "fetching": ("queued", _("Fetching")),
+    "loading": ("running", _("Loading")),
+    "probing": ("running", _("Probing")),
+    "eligible": ("live", _("Answering")),
+    "leaving": ("paused", _("Leaving")),
     "rolled_back": ("rolled", _("Rolled back")),
     "promoted": ("done", _("Promoted")),
     "settled": ("done", pgettext_lazy("ledger", "Settled")),
@@ -45,6 +50,8 @@ STATES: dict[str, tuple[str, Any]] = {
     "suspended": ("paused", _("Suspended")),
     "closed": ("cancelled", _("Closed")),
 }
+# Who answered for a model name.
+ARMS: dict[str, Any] = {"champion": _("champion"), "challenger": _("challenger"), "fallback": _("fallback")}
 # What a job does right now, as its row says it.
 STAGES: dict[str, Any] = {
     "answers": _("making answers"),
@@ -68,6 +75,7 @@ ACTIONS: dict[str, Any] = {
     "adapter.load": _("loaded an adapter"),
     "adapter.unload": _("unloaded an adapter"),
     "alias.create": _("created a model name"),
+    "alias.fallback": _("set a fallback"),
     "rollout.start": _("started a rollout"),
     "rollout.weight": _("changed a share"),
     "rollout.stop": _("rolled back"),
@@ -110,5 +118,6 @@ FACTS: dict[str, Any] = {
     "url": _("address"),
     "digest": _("digest"),
     "base": _("base model"),
+    "fallback": _("fallback"),
     "weight_bp": _("share"),
 }

@@ -4,11 +4,17 @@ jobs and commands. The gateway has its own path (`gateway.upstream`).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.engines import key
 
+if TYPE_CHECKING:
+    import httpx2
+
+IDLE_SECONDS = 4.0  # servers close a connection that nobody has used for 5 s
 TIMEOUT = 120.0  # seconds; a load reads files, an answer on a CPU takes its time
 
 
@@ -36,6 +42,7 @@ class Engine:
     def __init__(self, url: str, timeout: float = TIMEOUT, key_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self.timeout, self.key_file = timeout, key_file
+        self._http: httpx2.Client | None = None  # made once: reading the certificates of the world takes its time
 
     def health(self) -> dict[str, Any]:
         """Raises EngineDown while the engine is not there or has no model yet."""
@@ -44,7 +51,12 @@ class Engine:
 
     def models(self) -> list[str]:
         """Names that a chat may ask for: the base model first, then the loaded adapters."""
-        return [model["id"] for model in self._ask("GET", "/v1/models")["data"]]
+        return [model["id"] for model in self.listing()]
+
+    def listing(self) -> list[dict[str, Any]]:
+        """The same with what the engine says of each, `root` (where its files are) among it."""
+        found: list[dict[str, Any]] = self._ask("GET", "/v1/models")["data"]
+        return found
 
     def load(self, name: str, path: Path | str) -> None:
         """Loads the adapter in `path` as `name`; an engine that has that name already is left as it is."""
@@ -66,11 +78,49 @@ class Engine:
         )
         return body
 
+    def version(self) -> str:
+        """Which engine it is, and of which version; empty where it does not say."""
+        try:
+            told = self._ask("GET", "/version")
+            return str(told["version"])
+        except (EngineError, LookupError, TypeError):
+            return ""
+
+    def metrics(self) -> dict[str, float]:
+        """Its own figures, each summed over its labels; raises EngineError."""
+        sums: dict[str, float] = {}
+        for line in str(self._ask("GET", "/metrics")).splitlines():
+            name, _, rest = line.partition("{" if "{" in line else " ")
+            if line.startswith("#") or not rest:
+                continue
+            with contextlib.suppress(ValueError):
+                sums[name] = sums.get(name, 0.0) + float(rest.rpartition(" ")[2])
+        return sums
+
+    def greedy(self, model: str, prompt: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
+        """The likeliest answer of at most so many tokens to token ids: its ids and their log-probabilities.
+
+        Raises EngineError, also where the answer cannot be read.
+        """
+        body = {"model": model, "prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "logprobs": 1}
+        # vLLM's own: names tokens by their ids, and leaves the model's own wishes for sampling aside.
+        body |= {"return_tokens_as_token_ids": True, "repetition_penalty": 1.0}
+        told = self._ask("POST", "/v1/completions", body)
+        try:
+            made = told["choices"][0]["logprobs"]
+            ids = [int(token.removeprefix("token_id:")) for token in made["tokens"]]
+            return ids, [float(value) for value in made["token_logprobs"]]
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EngineError(f"The engine's answer cannot be read: {error!r}"[:200]) from error
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         import httpx2
 
+        if self._http is None:
+            limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
+            self._http = httpx2.Client(timeout=self.timeout, limits=limits)
         try:
-            response = httpx2.request(method, self.url + path, json=body, headers=self.headers(), timeout=self.timeout)
+            response = self._http.request(method, self.url + path, json=body, headers=self.headers())
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:

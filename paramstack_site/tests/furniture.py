@@ -11,6 +11,7 @@ from django.utils import timezone
 from attestation import statements
 from inference import aliases, registry, rollouts
 from inference.models import Adapter, BaseModel
+from inference.tests.signed import answering, write_adapter
 from tenants import costs, decisions, keys, ledger, members, metering, prices, refusals
 from tenants.models import APIKey, BudgetAlert, Tenant, User
 from training import datasets, review
@@ -51,6 +52,7 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
         "run": trained.pk,
         "job": trained.job.pk,
         "adapter": adapter.pk,
+        "alias": f"{tenant.slug}-destek",
         "rollout": rollouts.start(aliases.create(tenant, f"{tenant.slug}-destek", base, user), adapter, user).pk,
         "key": key.pk,
         "receipt": f"req_{tenant.slug}_0",
@@ -96,15 +98,11 @@ def pair_of(run: RlaifRun, prompt: Prompt) -> PreferencePair:
 
 
 def loaded_adapter(tenant: Tenant, base: BaseModel, files: Path) -> Adapter:
-    """A signed adapter that counts as loaded, whatever the engine says."""
-    files.mkdir()
-    (files / "adapter_model.safetensors").write_bytes(b"weights")
+    """A signed adapter that counts as loaded and answering, whatever the engine says."""
+    write_adapter(files, base.name)
     name = f"{tenant.slug}/destek"
     statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, name, files, {"run": "dpo-0001"})
-    adapter = registry.register(tenant, "destek", base, files, statement, METRICS)
-    Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
-    adapter.refresh_from_db()
-    return adapter
+    return answering(registry.register(tenant, "destek", base, files, statement, METRICS))
 
 
 def training_run(run: RlaifRun, base: BaseModel, adapter: Adapter) -> TrainingRun:
