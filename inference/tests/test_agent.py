@@ -84,7 +84,7 @@ def test_an_engine_that_answers_as_something_else_is_not_believed(serving, publi
     adapter = registry.load(publish())
     serving.look()
     assert life(adapter)[0] == State.FAILED
-    assert "does not answer as it did" in Residence.objects.get().note
+    assert Residence.objects.get().why == Residence.Why.UNPROVED
     assert serving.engine.loaded == {}
     assert serving.post(key, DESTEK).status_code == 503
     serving.engine.confused = False
@@ -186,7 +186,7 @@ def test_an_unload_that_the_engine_only_says_it_did_is_told(serving, loaded):
     serving.agent.residents.engine.unload = lambda name: None
     registry.unload(loaded)
     serving.look()
-    assert "still serves it" in Residence.objects.get().note
+    assert Residence.objects.get().why == Residence.Why.STUCK
     del serving.agent.residents.engine.unload
     serving.look()
     assert not Residence.objects.exists()
