@@ -2,7 +2,7 @@
 
 A header may have MOST_HEAD bytes and HEAD_SECONDS (RFC 9110 15.5.9, RFC 6585 5); a client that vanished without a word
 is noticed by TCP, also in the middle of a stream (RFC 5482). uvicorn's server opens, counts and ends the connections;
-what a request costs is in `cycle`. uvloop writes once a tick: a header and its body, or several events, are one packet.
+what a request costs is in `cycle`. A header and what is there of its body are one packet.
 """
 
 from __future__ import annotations
