@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST
 
 from paramstack_site import books, health, problem_details
 from paramstack_site import overview as loop
+from paramstack_site import status as standing
 from tenants import access, costs
 from tenants.models import Tenant
 from training.models import Job
@@ -45,6 +46,12 @@ def overview(request: access.Request) -> HttpResponse:
     if request.htmx:
         return render(request, "site/_loop.html", context)
     return render(request, "site/overview.html", context | _beside(tenant))
+
+
+def status(request: access.Request) -> HttpResponse:
+    """Is it me or the engine? The live part alone for htmx."""
+    template = "site/_status.html" if request.htmx else "site/status.html"
+    return render(request, template, {"found": standing.read(request.tenant)})
 
 
 def _beside(tenant: Tenant) -> dict[str, object]:

@@ -77,6 +77,19 @@ def read(tenant: Tenant, key: APIKey | None = None) -> Reading:
         return _unknown(tenant, limits, budget, UNREACHABLE)
 
 
+def under_way(tenant: Tenant) -> int | None:
+    """Open calls of `tenant` at this instant; None if nobody knows."""
+    import redis
+
+    mark = LedgerHead.objects.values_list("mark", flat=True).first()
+    try:
+        step: Any = counters.connect().pipeline(transaction=True)
+        found, open_ = step.hget(metering.STATE, "mark").hget(metering.OPEN, str(tenant.pk)).execute()
+    except redis.RedisError:
+        return None
+    return int(open_ or 0) if mark and found == mark else None
+
+
 def refused(tenant: Tenant, key: APIKey | None = None) -> dict[str, int]:
     """Calls that each limit refused in the last hour, by its name; the minute under way is not counted yet."""
     rows = RefusalCount.objects.filter(tenant=tenant, minute__gte=timezone.now() - timedelta(hours=1))
