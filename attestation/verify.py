@@ -48,9 +48,14 @@ def directory(
     except canonical.UnsignableFile as error:
         template = gettext_noop("{path} is a link or another thing that cannot be signed.")
         raise VerificationError("unsignable", template, path=shown([error.path])) from None
-    if canonical.digest(found) != digest_of(signed):
-        raise _difference(signed["predicate"].get("files", []), found)
+    same_files(signed, found)
     return signed
+
+
+def same_files(statement: dict[str, Any], found: list[canonical.Entry]) -> None:
+    """Raises VerificationError (files: changed, missing, added) unless `found` is what the statement is about."""
+    if canonical.digest(found) != digest_of(statement):
+        raise _difference(statement["predicate"].get("files", []), found)
 
 
 def file(path: Path | str, envelope: Any, keys: Mapping[str, str], predicate_type: str | None = None) -> dict[str, Any]:

@@ -74,8 +74,10 @@ def measure(ground: Stand, wanted: list[str], found: dict[str, Any]) -> None:
             found["tenants"] = tenants.measure(ground, base, paths, engine, rounds)
         writer.end()
     if "swaps" in wanted:
+        writer = ground.writer()
         alone = tiny.Alone(base, paths)
         found["swaps"] = swaps.measure(ground, base, paths, alone, 20 if harness.QUICK else SWAPS)
+        writer.end()
     if "speed" in wanted:
         found["speed"] = speed.measure(ground, base)
 

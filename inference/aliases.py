@@ -6,6 +6,7 @@ import secrets
 
 from django.db import transaction
 
+from inference import replicas
 from inference.models import Adapter, Alias, BaseModel
 from tenants import audit, epochs
 from tenants.models import Tenant, User
@@ -35,7 +36,9 @@ def check_servable(alias: Alias, adapter: Adapter) -> None:
     if adapter.base_id != alias.base_id:
         raise NotServable(adapter, f"it was trained on {adapter.base}, the alias stands on {alias.base}.")
     if adapter.state != Adapter.State.LOADED:
-        raise NotServable(adapter, "the engine has not loaded it.")
+        raise NotServable(adapter, "it is not loaded.")
+    if not replicas.eligible([adapter]):
+        raise NotServable(adapter, "no engine answers with it yet. Its page says how far each of them is.")
 
 
 def new_salt() -> str:

@@ -40,8 +40,10 @@ class Adapter(models.Model):
     name = models.SlugField(max_length=60)
     version = models.PositiveIntegerField()
     base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="adapters")
-    path = models.CharField(max_length=400)
-    digest = models.CharField(max_length=64)  # of the file manifest; the statement's subject
+    digest = models.CharField(
+        max_length=64
+    )  # of the file manifest: the statement's subject, and its place in the store
+    rank = models.PositiveSmallIntegerField(default=0)  # 0: not known
     statement = models.ForeignKey("attestation.Statement", on_delete=models.PROTECT, related_name="+")
     metrics = models.JSONField(default=dict)  # of the evaluation that came with it
     state = models.CharField(max_length=10, choices=State, default=State.REGISTERED)
@@ -58,6 +60,67 @@ class Adapter(models.Model):
     def engine_name(self) -> str:
         """The name under which the engine knows it: of one tenant and of one content, whatever is renamed."""
         return f"{self.tenant.slug}.{self.name}-v{self.version}-{self.digest[:8]}"
+
+
+class Replica(models.Model):
+    """An engine that answers, as the agent beside it last saw it."""
+
+    class State(models.TextChoices):
+        AWAY = "away", _("Not reachable")  # it does not run, or has no model yet
+        WELL = "well", _("Running")
+        STRANGE = "strange", _("Another model")  # what it serves is no base model that was entered
+
+    name = models.SlugField(max_length=60, unique=True)
+    url = models.CharField(max_length=200)
+    secret = models.BinaryField(default=b"")  # what opens it since its last start, sealed; empty: nothing is asked for
+    base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="replicas", null=True)
+    version = models.CharField(max_length=60, blank=True)
+    start = models.CharField(max_length=64, blank=True)  # tells one start of the engine from another
+    state = models.CharField(max_length=10, choices=State, default=State.AWAY)
+    loads = models.PositiveIntegerField(default=0)  # of adapters so far: the last one's `load_epoch`
+    draining = models.BooleanField(default=False)  # new calls go elsewhere, if they can, while adapters are loaded
+    running = models.PositiveIntegerField(default=0)  # calls in the engine, when it was last looked at
+    waiting = models.PositiveIntegerField(default=0)
+    note = models.CharField(max_length=300, blank=True)
+    agent = models.CharField(max_length=120, blank=True)  # who looks after it
+    seen_at = models.DateTimeField(null=True)  # by the agent; an old one: nobody looks after it
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Residence(models.Model):
+    """An adapter's life on one replica. It answers calls there while it is eligible and at no other time.
+
+    What is wanted is `Adapter.state`: a loaded adapter is to live on every replica of its base model.
+    """
+
+    class State(models.TextChoices):
+        FETCHING = "fetching", _("Fetching")  # or waiting for its turn
+        LOADING = "loading", _("Loading")
+        PROBING = "probing", _("Probing")
+        ELIGIBLE = "eligible", _("Answering")
+        LEAVING = "leaving", _("Leaving")  # no new calls; those under way are waited for
+        FAILED = "failed", _("Failed")  # until it is unloaded and loaded again, or the engine starts anew
+
+    replica = models.ForeignKey(Replica, on_delete=models.CASCADE, related_name="residences")
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="residences")
+    state = models.CharField(max_length=10, choices=State, default=State.FETCHING)
+    load_epoch = models.PositiveIntegerField(default=0)  # the number of its load among all loads of the replica
+    start = models.CharField(max_length=64, blank=True)  # of the engine that loaded it
+    note = models.CharField(max_length=300, blank=True)
+    changed_at = models.DateTimeField(auto_now=True)
+    probed_at = models.DateTimeField(null=True)  # when its known answers were last right
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["replica", "adapter"], name="one_residence")]
+        ordering = ["replica", "adapter"]
+
+    def __str__(self) -> str:
+        return f"{self.adapter} on {self.replica}: {self.state}"
 
 
 class Alias(models.Model):

@@ -1,6 +1,7 @@
 """The registry of adapters: nothing enters, and nothing is loaded, without a valid signature over its files.
 
-Verification happens twice on purpose: at registration, and again just before the engine reads the files.
+Their files go into the store of artefacts at registration. Verification happens twice on purpose: then, and again when
+an engine's agent copies them to its host (`agent`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from attestation import keyring, statements
 from attestation import verify as verification
 from attestation.models import Statement
 from attestation.signing import VerificationError, gettext_noop
-from inference import serving
+from inference import artifacts
+from inference.engines import lora
 from inference.models import Adapter, Alias, BaseModel
 from tenants import audit, epochs
 from tenants.models import Tenant, User
@@ -81,11 +83,14 @@ def register(
 ) -> Adapter:
     """Enters the next version of `name`, once `statement` (this tenant's) holds for the files in `path`.
 
-    Raises attestation.signing.VerificationError, and then there is no row.
+    Keeps the files in the store. Raises attestation.signing.VerificationError, engines.lora.Unsound or OSError, and
+    then there is no row.
     """
     if statement.scope != str(tenant.pk):
         raise VerificationError("scope", gettext_noop("The statement was made for another tenant."))
-    _check(path, statement)
+    signed = _directory(path, statement)
+    facts = lora.check(path, base.name, base.digest)
+    artifacts.store().put(path, signed["predicate"]["files"], statement.subject_digest)
     with transaction.atomic():
         Tenant.objects.select_for_update().get(pk=tenant.pk)  # one version at a time
         newest = Adapter.objects.filter(tenant=tenant, name=name).aggregate(newest=Max("version"))["newest"] or 0
@@ -94,8 +99,8 @@ def register(
             name=name,
             version=newest + 1,
             base=base,
-            path=str(path),
             digest=statement.subject_digest,
+            rank=facts.rank,
             statement=statement,
             metrics=metrics or {},
         )
@@ -103,47 +108,43 @@ def register(
     return adapter
 
 
+def statement(adapter: Adapter) -> dict[str, Any]:
+    """The in-toto statement that was signed about the adapter; raises VerificationError if it does not hold."""
+    envelope, keys = adapter.statement.envelope, keyring.public_keys()
+    return verification.statement(envelope, keys, adapter.digest, statements.ADAPTER)
+
+
 def verify(adapter: Adapter) -> dict[str, Any]:
-    """The in-toto statement that holds for the adapter's files as they are now; raises VerificationError."""
-    return _check(adapter.path, adapter.statement, adapter.digest)
+    """The same, once it holds for the files in the store as they are now; raises VerificationError."""
+    signed = statement(adapter)
+    try:
+        found = artifacts.store().found(signed["predicate"]["files"], adapter.digest)
+    except OSError as error:
+        raise _unreadable(error) from error
+    verification.same_files(signed, found)
+    return signed
 
 
 def load(adapter: Adapter, actor: User | None = None) -> Adapter:
-    """Verifies, then lets the engine load; raises VerificationError or engines.client.EngineError."""
+    """Verifies, then wants it on every replica of its base model: their agents load it. Raises VerificationError."""
     verify(adapter)
-    serving.engine().load(adapter.engine_name, adapter.path)
     with transaction.atomic():
         lock(adapter)
         _enter(adapter, Adapter.State.LOADED, "adapter.load", actor)
     return adapter
 
 
-def restore(adapter: Adapter) -> bool:
-    """Gives a loaded adapter back to an engine that lost it; False if it is not to be loaded (any more).
-
-    Changes no state: only a person loads and unloads. Raises VerificationError or engines.client.EngineError.
-    """
-    verify(adapter)
-    engine = serving.engine()
-    wanted = Adapter.objects.filter(pk=adapter.pk, state=Adapter.State.LOADED)
-    if not wanted.exists():
-        return False
-    engine.load(adapter.engine_name, adapter.path)
-    if wanted.exists():
-        return True
-    engine.unload(adapter.engine_name)  # unloaded by a person while the engine read the files
-    return False
-
-
 def unload(adapter: Adapter, actor: User | None = None) -> Adapter:
-    """Takes the adapter's name from its tenant's keys, then from the engine; raises AdapterInUse or EngineError."""
+    """Takes the adapter's name from its tenant's keys; agents unload it once its calls have ended.
+
+    Raises AdapterInUse.
+    """
     with transaction.atomic():
         lock(adapter)
         users = Alias.objects.filter(Q(champion=adapter) | Q(challenger=adapter)).values_list("name", flat=True)
         if users:
             raise AdapterInUse(adapter, list(users))
         _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)
-    serving.engine().unload(adapter.engine_name)
     return adapter
 
 
@@ -153,15 +154,19 @@ def lock(adapter: Adapter) -> None:
     adapter.refresh_from_db(fields=["state"])
 
 
-def _check(path: Path | str, statement: Statement, digest: str | None = None) -> dict[str, Any]:
+def _directory(path: Path | str, statement: Statement) -> dict[str, Any]:
     try:
         found = verification.directory(path, statement.envelope, keyring.public_keys(), statements.ADAPTER)
     except OSError as error:
-        template = gettext_noop("The files of the adapter cannot be read: {cause}.")
-        raise VerificationError("unreadable", template, cause=error.strerror) from error
-    if verification.digest_of(found) != (digest or statement.subject_digest):
+        raise _unreadable(error) from error
+    if verification.digest_of(found) != statement.subject_digest:
         raise VerificationError("subject", gettext_noop("The statement is about other files."))
     return found
+
+
+def _unreadable(error: OSError) -> VerificationError:
+    template = gettext_noop("The files of the adapter cannot be read: {cause}.")
+    return VerificationError("unreadable", template, cause=error.strerror or str(error))
 
 
 def _enter(adapter: Adapter, state: Adapter.State, action: str, actor: User | None) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from django.conf import settings
 from django.utils import timezone
 
-from inference import policies, serving
-from inference.gateway.snapshot import NEVER, Host, Key, Route, Target, TenantSnapshot
+from inference import policies
+from inference.gateway.snapshot import NEVER, Key, Route, Target, TenantSnapshot
 from inference.models import Adapter, Alias, BaseModel
+from inference.replicas import Hosts
 from tenants import counters, metering
 from tenants.models import APIKey, Budget, LedgerHead, Price, Quota, Tenant
 from tenants.prices import NoPrice
@@ -53,7 +53,7 @@ def load(key_id: str) -> TenantSnapshot | None:
         mark=terms.mark,
         sequence=head.sequence if head else 0,
         policy=policies.current(tenant),
-        routes={route.name: route for route in _routes(book, base_models, adapters, aliases)},
+        routes={route.name: route for route in _routes(Targets(book, Hosts(tenant)), base_models, adapters, aliases)},
         keys={key.id: key for key in _keys(tenant, terms, now_us)},
         extras=frozenset(tenant.engine_extras),
         keeps_answers=tenant.keeps_answers,
@@ -81,6 +81,29 @@ class Book:
             if line := self._lines.get(name):
                 return line
         raise NoPrice(names[0])
+
+
+class Targets:
+    """What a call can be sent to, with its price and its replicas."""
+
+    def __init__(self, book: Book, hosts: Hosts) -> None:
+        self._book, self._hosts = book, hosts
+
+    def of(self, base: BaseModel, adapter: Adapter | None) -> Target:
+        """Raises NoPrice."""
+        price = self._book.first_of(_names(adapter) if adapter else [base.name])
+        served, digest = (adapter.engine_name, adapter.digest) if adapter else (base.name, "")
+        cached = price.input_nano_per_mtok if price.cached_nano_per_mtok is None else price.cached_nano_per_mtok
+        of_price = (price.input_nano_per_mtok, price.output_nano_per_mtok, cached, price.pk)
+        return Target(
+            served,
+            digest,
+            *of_price,
+            context_tokens=base.context_tokens,
+            base=base.name,
+            base_digest=base.digest,
+            hosts=self._hosts.of(base, adapter),
+        )
 
 
 def _keys(tenant: Tenant, terms: metering.Terms, now_us: int) -> Iterator[Key]:
@@ -136,47 +159,31 @@ def _used(adapters: Sequence[Adapter], aliases: Sequence[Alias]) -> list[Adapter
 
 
 def _routes(
-    book: Book, base_models: Sequence[BaseModel], adapters: Sequence[Adapter], aliases: Sequence[Alias]
+    targets: Targets, base_models: Sequence[BaseModel], adapters: Sequence[Adapter], aliases: Sequence[Alias]
 ) -> Iterator[Route]:
     """Later ones win a name: base models, then the tenant's loaded adapters, then its aliases."""
     for base in base_models:
-        yield _route(book, base.name, base, None)
+        yield _route(targets, base.name, base, None)
     for adapter in adapters:
-        yield _route(book, str(adapter), adapter.base, adapter)
+        yield _route(targets, str(adapter), adapter.base, adapter)
     for alias in aliases:
-        yield _alias_route(book, alias)
+        yield _alias_route(targets, alias)
 
 
-def _route(book: Book, name: str, base: BaseModel, adapter: Adapter | None) -> Route:
+def _route(targets: Targets, name: str, base: BaseModel, adapter: Adapter | None) -> Route:
     try:
-        return Route(name, _target(book, base, adapter), created=int((adapter or base).created_at.timestamp()))
+        return Route(name, targets.of(base, adapter), created=int((adapter or base).created_at.timestamp()))
     except NoPrice as error:
         return Route(name, None, unpriced=error.model)
 
 
-def _alias_route(book: Book, alias: Alias) -> Route:
+def _alias_route(targets: Targets, alias: Alias) -> Route:
     try:
-        champion = _target(book, alias.base, alias.champion)
-        challenger = _target(book, alias.base, alias.challenger) if alias.challenger else None
+        champion = targets.of(alias.base, alias.champion)
+        challenger = targets.of(alias.base, alias.challenger) if alias.challenger else None
     except NoPrice as error:
         return Route(alias.name, None, unpriced=error.model)
     return Route(alias.name, champion, challenger, alias.challenger_bp, alias.salt, is_alias=True)
-
-
-def _target(book: Book, base: BaseModel, adapter: Adapter | None) -> Target:
-    price = book.first_of(_names(adapter) if adapter else [base.name])
-    served, digest = (adapter.engine_name, adapter.digest) if adapter else (base.name, "")
-    cached = price.input_nano_per_mtok if price.cached_nano_per_mtok is None else price.cached_nano_per_mtok
-    of_price = (price.input_nano_per_mtok, price.output_nano_per_mtok, cached, price.pk)
-    return Target(
-        served,
-        digest,
-        *of_price,
-        context_tokens=base.context_tokens,
-        base=base.name,
-        base_digest=base.digest,
-        hosts=(Host("engine", settings.ENGINE_URL, serving.secret()),),
-    )
 
 
 def _names(adapter: Adapter) -> list[str]:

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
 from inference.api import serving, traffic
+from inference.engines import lora
 from inference.engines.client import EngineError
 from paramstack_site import openapi, problem_details, rest
 from tenants.api import costs, keys, limits, members, prices, refusals, tenant, usage
@@ -92,6 +93,7 @@ STATUS: dict[type[Exception], int] = {
     Problem: status.HTTP_422_UNPROCESSABLE_ENTITY,
     VerificationError: status.HTTP_422_UNPROCESSABLE_ENTITY,
     Refused: status.HTTP_422_UNPROCESSABLE_ENTITY,  # or the error's own
+    lora.Unsound: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,

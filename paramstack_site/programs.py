@@ -39,7 +39,8 @@ def programs(var: Path) -> list[Program]:
         Program("worker-default", worker_command("default", "--pool=threads", "--concurrency=4"), stop="QUIT"),
         Program("worker-gpu", worker_command("gpu", "--pool=prefork", "--concurrency=1"), stop="QUIT"),
         Program("beat", [*celery(), "beat", "--loglevel=WARNING", "--pidfile="]),
-        Program("ledger_writer", [sys.executable, str(settings.ROOT / "manage.py"), "ledger_writer"]),
+        Program("ledger_writer", manage("ledger_writer")),
+        Program("engine_agent", manage("engine_agent")),
         *engine,
     ]
 
@@ -48,19 +49,23 @@ def python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
+def manage(*arguments: str) -> list[str]:
+    return [sys.executable, str(settings.ROOT / "manage.py"), *arguments]
+
+
 def celery() -> list[str]:
     return [*python("celery"), "--quiet", "-A", "paramstack_site"]
 
 
 def web_command() -> list[str]:
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
-    return [sys.executable, str(settings.ROOT / "manage.py"), "serve", *address, f"--patience={PATIENCE - 3}"]
+    return manage("serve", *address, f"--patience={PATIENCE - 3}")
 
 
 def engine_command() -> list[str]:
     options = ["--model", str(settings.ENGINE_MODEL), "--port", str(settings.ENGINE_PORT)]
     if settings.ENGINE == "vllm":
-        return [sys.executable, str(settings.ROOT / "manage.py"), "launch_vllm", *options]
+        return manage("launch_vllm", *options)
     return [*python("inference.engines.embedded"), *options]
 
 

@@ -9,6 +9,8 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError
 
+from inference import replicas
+from inference.models import Replica
 from paramstack_site import programs
 from tenants import ledger
 
@@ -27,6 +29,7 @@ def checks() -> dict[str, Check]:
         "worker-default": lambda: answers("default"),
         "worker-gpu": lambda: answers("gpu"),
         "ledger_writer": writer_reads,
+        "engine_agent": agent_looks,
     }
 
 
@@ -70,6 +73,14 @@ def answers(queue: str) -> bool:
     try:
         return bool(app.control.ping(destination=[programs.node(queue)], timeout=0.5))
     except (OSError, redis.RedisError, KombuError):
+        return False
+
+
+def agent_looks() -> bool:
+    """Whether somebody looks after this host's engine."""
+    try:
+        return any(map(replicas.is_attended, Replica.objects.filter(name=settings.ENGINE_NAME)))
+    except DatabaseError:
         return False
 
 

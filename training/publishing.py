@@ -13,6 +13,7 @@ import subprocess
 import unicodedata
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from django.conf import settings
@@ -44,10 +45,9 @@ def publish(run: TrainingRun) -> Adapter:
     trained = run.directory / "adapter"
     if not trained.is_dir():
         raise NoAdapter(run)
-    path = Path(settings.ARTIFACTS) / "adapters" / str(run.pk)
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier try that got no row
     numbers = summary(run.evaluation.metrics)
-    with transaction.atomic(), writing(path):
+    with TemporaryDirectory(dir=run.directory) as place, transaction.atomic(), writing(run.directory):
+        path = Path(place) / "adapter"
         shutil.copytree(trained, path)
         name = adapter_name(run)
         statement = statements.sign_directory(

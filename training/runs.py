@@ -31,7 +31,7 @@ __all__ = ["BadConfig", "build_base", "execute", "execute_base", "inspect", "log
 
 BASE = "demo-base"
 SEED = 7
-OURS = {"base_model", "base_name", "train", "heldout", "output_dir"}  # what a caller may not set
+OURS = {"base_model", "base_name", "base_digest", "train", "heldout", "output_dir"}  # what a caller may not set
 
 
 class BadConfig(Problem):
@@ -93,6 +93,7 @@ def write_config(run: TrainingRun, output: Path) -> Path:
         **run.config,
         "base_model": run.base.source,
         "base_name": run.base.name,
+        "base_digest": run.base.digest,
         "train": str(run.export.directory / "train.jsonl"),
         "heldout": str(run.export.directory / "heldout.jsonl"),
         "output_dir": str(output),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from django.utils import timezone
 
-from inference.models import BaseModel
+from inference.models import BaseModel, Replica
 from tenants import keys, metering
 from tenants.models import NANO, Budget, Price, Quota, Tenant
 
@@ -32,7 +33,10 @@ class Account:
 
 
 def priced_model() -> Price:
-    BaseModel.objects.get_or_create(name=MODEL, defaults={"source": "/models/demo-base"})
+    """A base model with a price, on the engine at ENGINE_URL, whether somebody looks after that or not."""
+    base, _ = BaseModel.objects.get_or_create(name=MODEL, defaults={"source": "/models/demo-base"})
+    engine = {"url": os.environ["ENGINE_URL"], "base": base, "state": Replica.State.WELL}
+    Replica.objects.get_or_create(name="engine", defaults=engine)
     book = {
         "input_nano_per_mtok": INPUT,
         "output_nano_per_mtok": OUTPUT,

@@ -1,7 +1,8 @@
-"""Hot loads and unloads on replicas under traffic: does any answer come from another adapter, or none at all?
+"""Hot loads and unloads on two replicas under traffic, by the product: does any answer come from another adapter, or
+none at all?
 
-The engine's side: traffic goes to the replicas themselves. Every answer is compared with what transformers and PEFT
-make of the same adapter, token for token; a fresh adapter is asked before anybody gets it, and drained before it goes.
+All calls go through the gateway; adapters come and go by the registry, and an agent beside each engine drains, loads,
+probes and unloads. Every answer is compared with what transformers and PEFT make of the same adapter, token for token.
 """
 
 from __future__ import annotations
@@ -13,30 +14,32 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ledger_parts.stand import Stand, say
-from benchmarks.multilora_parts import engines
-from inference.engines.client import Engine, EngineError
+from benchmarks.ledger_parts import serving
+from benchmarks.ledger_parts.stand import Stand, free_port, listens, say, until
+from benchmarks.multilora_parts import agents, engines, tenants
 from inference.tests.tiny import RANK, WORDS, Alone
 
-REPLICAS, STREAMS, TOKENS = 2, 2, 24
+REPLICAS, STREAMS, TOKENS = 2, 4, 24
 STAYING = ("a0", "a1", "a2")  # asked all the time
 COMING = ("a3", "a4")  # the files of those that come and go
+EXTRA = "return_token_ids"  # vLLM's own field: which tokens its text is made of
 
 
 @contextmanager
-def replicas(ground: Stand, base: Path) -> Iterator[list[Engine]]:
-    """Engines with the same base model, started one after the other: two cores load one at a time sooner."""
+def replicas(ground: Stand, base: Path) -> Iterator[None]:
+    """Engines with the same base model, each with its agent; started one after the other: two cores load one sooner."""
     with ExitStack() as stack:
         options = ("--tenants", "3", "--max-lora-rank", str(RANK))
-        yield [
-            stack.enter_context(
-                engines.running(ground, f"replica-{number}", base, *options, VLLM_CPU_OMP_THREADS_BIND=core(number))
-            )
-            for number in range(REPLICAS)
-        ]
+        for number in range(REPLICAS):
+            name = f"replica-{number}"
+            running = engines.running(ground, name, base, *options, VLLM_CPU_OMP_THREADS_BIND=core(number))
+            engine = stack.enter_context(running)
+            stack.enter_context(agents.beside(ground, name, engine))
+        yield
 
 
 def core(number: int) -> str:
@@ -46,10 +49,11 @@ def core(number: int) -> str:
 
 
 class Traffic:
-    """Streams that ask `known` adapters over and over and count what comes back."""
+    """Streams that ask `models`, by the files they have, over and over and count what comes back."""
 
-    def __init__(self, engine: Engine, alone: Alone) -> None:
-        self.engine, self.alone, self.counts = engine, alone, Counter[str]()
+    def __init__(self, url: str, key: str, models: dict[str, str], alone: Alone) -> None:
+        self.url, self.key, self.alone, self.counts = url, key, alone, Counter[str]()
+        self._models = sorted(models.items())
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(STREAMS)]
 
@@ -67,61 +71,69 @@ class Traffic:
         for turn in itertools.count(number):
             if self._over.is_set():
                 return
-            adapter, text = STAYING[turn % len(STAYING)], WORDS[turn % len(WORDS)]
-            self.check(adapter, adapter, text)
+            name, adapter = self._models[turn % len(self._models)]
+            self.check(name, adapter, WORDS[turn % len(WORDS)])
 
     def check(self, name: str, adapter: str, text: str) -> None:
         """Asks `name`, which has the files of `adapter`, and counts the answer as right, wrong or failed."""
         import httpx2
 
         try:
-            got = stream(self.engine, name, text)
-        except (EngineError, httpx2.HTTPError, ValueError, LookupError):
+            got = stream(self.url, self.key, name, text)
+        except (httpx2.HTTPError, ValueError, LookupError) as error:
+            say(f"{name}: {error}")
             self.counts["failed"] += 1
             return
         self.counts["right" if got == self.alone.answer(adapter, text, TOKENS)[0] else "wrong"] += 1
 
 
 def measure(ground: Stand, base: Path, paths: dict[str, Path], alone: Alone, swaps: int) -> dict[str, Any]:
-    """`swaps` loads and as many unloads, over the replicas in turn."""
+    """So many loads and as many unloads, each adapter on every replica."""
     for adapter, text in itertools.product(paths, WORDS):
         alone.answer(adapter, text, TOKENS)  # known before the threads ask
-    with replicas(ground, base) as found, ExitStack() as stack:
-        for engine in found:
-            for name in STAYING:
-                engine.load(name, paths[name])
-        traffic = [stack.enter_context(Traffic(engine, alone)) for engine in found]
-        for number in range(swaps):
-            swap(traffic[number % len(traffic)], number, paths)
-            if not (number + 1) % 20:
-                say(f"{number + 1} swaps")
-    total = sum((one.counts for one in traffic), Counter[str]())
+    port = free_port()
+    with replicas(ground, base):
+        tenant, key = tenants.tenant(base, EXTRA)
+        staying = {str(tenants.wanted(tenant, name, paths[name])): name for name in STAYING}
+        agents.answering(list(tenant.adapters.all()), REPLICAS)
+        gateway = serving.gateway(ground, port)
+        until(partial(listens, port), "The gateway does not start", 60, gateway.log)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with Traffic(url, key, staying, alone) as traffic:
+            for number in range(swaps // REPLICAS):
+                swap(traffic, tenant, number, paths)
+                if not (number + 1) % 10:
+                    say(f"{(number + 1) * REPLICAS} loads and unloads")
+        gateway.end()
+    total = traffic.counts
     say(f"{swaps} loads and unloads on {REPLICAS} replicas, {sum(total.values())} answers: {dict(total)}")
     return {"wrong_adapter": total["wrong"], "failed": total["failed"], "answers": sum(total.values()), "swaps": swaps}
 
 
-def swap(traffic: Traffic, number: int, paths: dict[str, Path]) -> None:
-    """Loads an adapter under a new name, asks it, and unloads it once its answers are there."""
-    adapter, name = COMING[number % len(COMING)], f"swap-{number}"
-    try:
-        traffic.engine.load(name, paths[adapter])
-        for text in WORDS[:2]:
-            traffic.check(name, adapter, text)
-        traffic.engine.unload(name)
-    except EngineError:
-        traffic.counts["failed"] += 1
+def swap(traffic: Traffic, tenant: Any, number: int, paths: dict[str, Path]) -> None:
+    """Has an adapter loaded under a new name on every replica, asks it, and has it unloaded."""
+    from inference import registry
+
+    files = COMING[number % len(COMING)]
+    adapter = tenants.wanted(tenant, f"swap-{number}", paths[files])
+    agents.answering([adapter], REPLICAS)
+    for text in WORDS[:REPLICAS]:
+        traffic.check(str(adapter), files, text)
+    registry.unload(adapter)
+    agents.gone(adapter)
 
 
-def stream(engine: Engine, model: str, text: str) -> list[int]:
+def stream(url: str, key: str, model: str, text: str) -> list[int]:
     """The token ids of a greedy answer, from a stream; raises ValueError where it breaks off."""
     import httpx2
 
     body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": TOKENS}
     found: list[int] = []
-    url = f"{engine.url}/v1/chat/completions"
-    more: dict[str, Any] = {"stream": True, "return_token_ids": True}
-    with httpx2.stream("POST", url, json=body | more, headers=engine.headers(), timeout=engine.timeout) as response:
-        response.raise_for_status()
+    more: dict[str, Any] = {"stream": True, EXTRA: True}
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx2.stream("POST", url, json=body | more, headers=headers, timeout=engines.ASK) as response:
+        if response.status_code != 200:
+            raise ValueError(f"{response.status_code} {response.read()[:300]!r}")
         lines: Sequence[str] = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
     if not lines or lines[-1] != "[DONE]":
         raise ValueError("the stream broke off")

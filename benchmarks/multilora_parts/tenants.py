@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.ledger_parts import serving
 from benchmarks.ledger_parts.stand import Stand, free_port, listens, say, until
+from benchmarks.multilora_parts import agents
 from inference.engines.client import Engine
 from inference.tests.tiny import CONTEXT, WORDS
 
@@ -26,19 +27,27 @@ class Caller(NamedTuple):
 
 def measure(ground: Stand, base: Path, paths: dict[str, Path], engine: Engine, rounds: int) -> dict[str, Any]:
     """`multilora_equal`: every answer among 16 at a time is, token for token, that of the same call alone."""
+    from inference import registry
+    from inference.models import Adapter
+
     callers = people(base, paths)
     port = free_port()
-    gateway = serving.gateway(ground, port)
-    until(partial(listens, port), "The gateway does not start", 60, gateway.log)
-    wanted = [(caller, text) for text in WORDS for caller in callers]
-    ask = partial(tell, f"http://127.0.0.1:{port}/v1/chat/completions")
-    alone = {(caller, text): ask(caller, text) for caller, text in wanted}
-    differ = len({alone[caller, WORDS[0]] for caller in callers})
-    took, got = together(ask, wanted * rounds)
-    wrong = sum(told != alone[asked] for asked, told in zip(wanted * rounds, got, strict=True))
-    made = sum(len(tokens) for _, tokens in got)
-    say(f"{len(got)} calls of {len(callers)} tenants, {CALLERS} at a time: {wrong} differ from the same alone")
-    gateway.end()
+    with agents.beside(ground, "engine", engine):
+        agents.answering(list(Adapter.objects.all()), 1)
+        gateway = serving.gateway(ground, port)
+        until(partial(listens, port), "The gateway does not start", 60, gateway.log)
+        wanted = [(caller, text) for text in WORDS for caller in callers]
+        ask = partial(tell, f"http://127.0.0.1:{port}/v1/chat/completions")
+        alone = {(caller, text): ask(caller, text) for caller, text in wanted}
+        differ = len({alone[caller, WORDS[0]] for caller in callers})
+        took, got = together(ask, wanted * rounds)
+        wrong = sum(told != alone[asked] for asked, told in zip(wanted * rounds, got, strict=True))
+        made = sum(len(tokens) for _, tokens in got)
+        say(f"{len(got)} calls of {len(callers)} tenants, {CALLERS} at a time: {wrong} differ from the same alone")
+        gateway.end()
+        for adapter in Adapter.objects.all():
+            registry.unload(adapter)
+            agents.gone(adapter)
     return {
         "multilora_equal": int(not wrong and differ == len(callers)),
         "throughput_tokens_s": round(made / took, 1),
@@ -48,21 +57,38 @@ def measure(ground: Stand, base: Path, paths: dict[str, Path], engine: Engine, r
 
 
 def people(base: Path, paths: dict[str, Path]) -> list[Caller]:
-    """A tenant with a signed and loaded adapter for each of `paths`."""
-    from attestation import statements
+    """A tenant with a signed adapter that is to be loaded for each of `paths`."""
+    found = []
+    for name, path in paths.items():
+        made, key = tenant(base)
+        wanted(made, "ses", path)
+        found.append(Caller(name, key))
+    return found
+
+
+def tenant(base: Path, *extras: str) -> tuple[Any, str]:
+    """One whose calls may have these fields of the engine's own, and its key."""
     from benchmarks.ledger_parts import cast
+    from inference import extras as fields
     from inference import registry
     from tenants.models import Tenant
 
     cast.priced_model()
     registry.enter_base(cast.MODEL, str(base), context_tokens=CONTEXT)
-    found = []
-    for (name, path), account in zip(paths.items(), cast.accounts(len(paths)), strict=True):
-        tenant = Tenant.objects.get(pk=account.tenant)
-        statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, f"{tenant.slug}/ses", path, {})
-        registry.load(registry.register(tenant, "ses", registry.base_model(cast.MODEL), path, statement, {}))
-        found.append(Caller(name, account.text))
-    return found
+    (account,) = cast.accounts(1)
+    made = Tenant.objects.get(pk=account.tenant)
+    fields.open_(made, extras, None)
+    return made, account.text
+
+
+def wanted(tenant: Any, name: str, path: Path) -> Any:
+    """The adapter with the files in `path`, signed, registered, and to be loaded from now on."""
+    from attestation import statements
+    from benchmarks.ledger_parts import cast
+    from inference import registry
+
+    statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, f"{tenant.slug}/{name}", path, {})
+    return registry.load(registry.register(tenant, name, registry.base_model(cast.MODEL), path, statement, {}))
 
 
 def together(ask: Callable[..., Told], wanted: Sequence[tuple[Caller, str]]) -> tuple[float, list[Told]]:

@@ -9,17 +9,26 @@ from rest_framework import serializers, status
 from rest_framework.response import Response
 
 from inference import extras, registry, rollouts
-from inference.models import Adapter, Alias, Rollout, RolloutEvent
+from inference.models import Adapter, Alias, Residence, Rollout, RolloutEvent
 from tenants.rest import endpoint, operate, page, valid
+
+
+class ResidenceSerializer(serializers.ModelSerializer[Residence]):
+    replica = serializers.CharField(source="replica.name")
+
+    class Meta:
+        model = Residence
+        fields = ["replica", "state", "load_epoch", "note", "changed_at", "probed_at"]
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):
     model = serializers.CharField(source="__str__", help_text="the name that a call may ask for")
     base = serializers.CharField(source="base.name")
+    residences = ResidenceSerializer(many=True, read_only=True, help_text="how far it is on each engine")
 
     class Meta:
         model = Adapter
-        fields = ["id", "model", "name", "version", "base", "digest", "state", "metrics", "created_at"]
+        fields = ["id", "model", "name", "version", "base", "digest", "state", "residences", "metrics", "created_at"]
 
 
 class AliasSerializer(serializers.ModelSerializer[Alias]):
@@ -78,7 +87,11 @@ def engine_fields(request: Any) -> Response:
 @endpoint(["GET"], lists=AdapterSerializer)
 def adapters(request: Any) -> Response:
     """Adapters, newest first."""
-    return page(request, request.tenant.adapters.select_related("base"), AdapterSerializer)
+    return page(
+        request,
+        request.tenant.adapters.select_related("base").prefetch_related("residences__replica"),
+        AdapterSerializer,
+    )
 
 
 @endpoint(["GET"])
@@ -97,7 +110,7 @@ def verify(request: Any, adapter_id: str) -> Response:
 
 @endpoint(["POST", "DELETE"], answers=AdapterSerializer)
 def loaded(request: Any, adapter_id: str) -> Response:
-    """POST verifies and loads the adapter into the engine, DELETE unloads it."""
+    """POST verifies the adapter and has every engine of its base model load it, DELETE unloads it; see `residences`."""
     found = get_object_or_404(Adapter, tenant=request.tenant, pk=adapter_id)
     verb = registry.load if request.method == "POST" else registry.unload
     return Response(AdapterSerializer(verb(found, request.person)).data)

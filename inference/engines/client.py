@@ -4,6 +4,8 @@ jobs and commands. The gateway has its own path (`gateway.upstream`).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,12 @@ class Engine:
 
     def models(self) -> list[str]:
         """Names that a chat may ask for: the base model first, then the loaded adapters."""
-        return [model["id"] for model in self._ask("GET", "/v1/models")["data"]]
+        return [model["id"] for model in self.listing()]
+
+    def listing(self) -> list[dict[str, Any]]:
+        """The same with what the engine says of each, `root` (where its files are) among it."""
+        found: list[dict[str, Any]] = self._ask("GET", "/v1/models")["data"]
+        return found
 
     def load(self, name: str, path: Path | str) -> None:
         """Loads the adapter in `path` as `name`; an engine that has that name already is left as it is."""
@@ -65,6 +72,41 @@ class Engine:
             "POST", "/v1/chat/completions", {"model": model, "messages": messages, **options}
         )
         return body
+
+    def version(self) -> str:
+        """Which engine it is, and of which version; empty where it does not say."""
+        try:
+            told = self._ask("GET", "/version")
+            return str(told["version"])
+        except (EngineError, LookupError, TypeError):
+            return ""
+
+    def metrics(self) -> dict[str, float]:
+        """Its own figures, each summed over its labels; raises EngineError."""
+        sums: dict[str, float] = {}
+        for line in str(self._ask("GET", "/metrics")).splitlines():
+            name, _, rest = line.partition("{" if "{" in line else " ")
+            if line.startswith("#") or not rest:
+                continue
+            with contextlib.suppress(ValueError):
+                sums[name] = sums.get(name, 0.0) + float(rest.rpartition(" ")[2])
+        return sums
+
+    def greedy(self, model: str, prompt: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
+        """The likeliest answer of at most so many tokens to token ids: its ids and their log-probabilities.
+
+        Raises EngineError, also where the answer cannot be read.
+        """
+        body = {"model": model, "prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "logprobs": 1}
+        # vLLM's own: names tokens by their ids, and leaves the model's own wishes for sampling aside.
+        body |= {"return_tokens_as_token_ids": True, "repetition_penalty": 1.0}
+        told = self._ask("POST", "/v1/completions", body)
+        try:
+            made = told["choices"][0]["logprobs"]
+            ids = [int(token.removeprefix("token_id:")) for token in made["tokens"]]
+            return ids, [float(value) for value in made["token_logprobs"]]
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EngineError(f"The engine's answer cannot be read: {error!r}"[:200]) from error
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         import httpx2

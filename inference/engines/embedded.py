@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import math
+import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Server:
         self.loader = Loader(path)
         self.name = name
         self.problem = "waiting for base model"
+        self.start = secrets.token_hex(8)  # tells this start from others
 
     def application(self) -> Starlette:
         routes = [
@@ -71,11 +73,17 @@ class Server:
 
     async def health(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        return JSONResponse({"model": self.name, "adapters": len(self.loader.adapters)})
+        return JSONResponse({"model": self.name, "adapters": len(self.loader.adapters), "start": self.start})
 
     async def models(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        base = {"id": self.name, "object": "model", "owned_by": "paramstack", "root": self.name, "parent": None}
+        base = {
+            "id": self.name,
+            "object": "model",
+            "owned_by": "paramstack",
+            "root": str(self.loader.path),
+            "parent": None,
+        }
         adapters = [{**base, "id": name, "root": name, "parent": self.name} for name in list(self.loader.adapters)]
         return JSONResponse({"object": "list", "data": [base, *adapters]})
 

@@ -19,14 +19,18 @@ import pytest
 import uvicorn
 import uvloop
 from aiohttp import web
+from django.conf import settings as configured
 from django.db import connection
 
 from attestation import statements
 from inference import opinions, registry, snapshots
+from inference.agent import Agent
+from inference.engines import known
 from inference.gateway import server
 from inference.gateway.app import Gateway
 from inference.gateway.snapshot import TenantSnapshot
 from inference.models import Adapter, BaseModel
+from inference.tests.signed import write_adapter
 from tenants import keys, refusals
 from tenants.ledger.writer import Writer
 from tenants.models import Price, Tenant, UsageEvent
@@ -77,6 +81,9 @@ class Engine:
         self.written = 0
         self.loaded: dict[str, str] = {}  # name -> path
         self.secret = ""  # what opens it, if anything is asked for
+        self.start_id = "first"  # of this start
+        self.under_way = 0  # what its metrics say
+        self.confused = False  # it answers with other tokens than the adapter's
 
     @web.middleware
     async def lock(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -87,6 +94,28 @@ class Engine:
 
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name} for name in ("demo-base", *self.loaded)]})
+
+    async def health(self, request: web.Request) -> web.Response:
+        return web.json_response({"start": self.start_id})
+
+    async def version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "1.2.3"})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        lines = ["# HELP x y", f'vllm:num_requests_running{{model_name="a b"}} {self.under_way}.0']
+        return web.Response(text="\n".join([*lines, "vllm:num_requests_waiting 0.0"]))
+
+    def restart(self) -> None:
+        """As a new process: nothing is loaded."""
+        self.start_id, self.loaded = secrets.token_hex(4), {}
+
+    def known(self, body: dict[str, Any]) -> web.Response:
+        """The recorded answer of a loaded adapter, token by token."""
+        recorded = known.parse((Path(self.loaded[body["model"]]) / known.NAME).read_bytes())
+        case = next(one for one in recorded.cases if list(one.prompt) == body["prompt"])
+        tokens = [f"token_id:{token + self.confused}" for token in case.tokens]
+        told = {"tokens": tokens, "token_logprobs": list(case.logprobs)}
+        return web.json_response({"choices": [{"index": 0, "text": "x", "logprobs": told}]})
 
     async def load(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -105,6 +134,8 @@ class Engine:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if body.get("return_tokens_as_token_ids"):
+            return self.known(body)
         plain = request.path == "/v1/completions"
         self.asked.append(body)
         if self.refuse:
@@ -166,6 +197,7 @@ class Serving:
     def __init__(self, loop: Loop, redis_url: str) -> None:
         self.loop, self.redis_url, self.engine = loop, redis_url, Engine()
         self.writer = Writer("test")
+        self.agent: Agent | None = None
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
@@ -186,6 +218,9 @@ class Serving:
         app.router.add_post("/v1/completions", self.engine.chat)
         app.router.add_post("/v1/embeddings", self.engine.embed)
         app.router.add_get("/v1/models", self.engine.models)
+        app.router.add_get("/health", self.engine.health)
+        app.router.add_get("/version", self.engine.version)
+        app.router.add_get("/metrics", self.engine.metrics)
         app.router.add_post("/v1/load_lora_adapter", self.engine.load)
         app.router.add_post("/v1/unload_lora_adapter", self.engine.unload)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -234,6 +269,14 @@ class Serving:
                 if line.startswith("data: {"):
                     yield json.loads(line[6:])
 
+    def look(self) -> Agent:
+        """The agent beside the engine, once it has done what there was to do."""
+        if self.agent is None:
+            here = Path(configured.VAR) / "agents" / secrets.token_hex(4)
+            self.agent = Agent("engine", configured.ENGINE_URL, configured.ENGINE_KEY_FILE, here)
+        self.agent.settle()
+        return self.agent
+
     def rows(self) -> list[UsageEvent]:
         """The ledger, once everything in the stream is booked."""
         self.book()
@@ -271,6 +314,7 @@ def serving(
     serving.writer.drain()  # the ledger vouches for this Redis
     serving.start()
     settings.ENGINE_URL = f"http://127.0.0.1:{serving.engine_port}"
+    serving.look()
     yield serving
     serving.stop()
 
@@ -289,8 +333,7 @@ def publish(base: BaseModel, cast: Any, tmp_path: Path) -> Callable[..., Adapter
         tenant = tenant or cast.acme
         path = tmp_path / secrets.token_hex(4)
         path.mkdir()
-        (path / "adapter_config.json").write_text('{"r": 8}')
-        (path / "adapter_model.safetensors").write_bytes(secrets.token_bytes(64))
+        write_adapter(path, base.name)
         statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, f"{tenant.slug}/{name}", path, {})
         return registry.register(tenant, name, base, path, statement, {"reward_accuracy": 0.9})
 

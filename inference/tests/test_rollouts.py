@@ -6,6 +6,7 @@ import pytest
 from inference import aliases, registry, rollouts
 from inference.gateway.snapshot import Route, Target
 from inference.models import Adapter, Alias, Rollout
+from inference.tests.signed import answering
 from tenants import keys
 from tenants.models import AuditEntry
 
@@ -22,10 +23,7 @@ def loaded(publish):
     """Like `publish`, and in the state that a load ends with."""
 
     def make(*args):
-        adapter = publish(*args)
-        adapter.state = Adapter.State.LOADED
-        adapter.save()
-        return adapter
+        return answering(publish(*args))
 
     return make
 

@@ -12,7 +12,7 @@ from inference.snapshots import _day, _us
 from tenants import keys, ledger, limits, prices
 from tenants.models import APIKey, Price, Quota
 
-QUERIES = 9  # tenant with budget, head, bases, adapters, aliases, prices, policy, quotas, keys
+QUERIES = 11  # tenant with budget, head, bases, adapters, aliases, prices, policy, quotas, keys
 
 
 def at(text):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inference.engines import known, recording
+
 CONTEXT = 512
 RANK = 8
 WORDS = ["kota nedir", "iade nasıl yapılır", "ğüşıöç ĞÜŞİÖÇ", "fatura ne zaman gelir", '{"name": "destek"}']
@@ -58,16 +60,21 @@ def make_base(
 def make_adapter(base: Path, path: Path, seed: int, rank: int = RANK) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(str(base))
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
     targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
     wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
     for name, weight in wrapped.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(std=0.3)
+    wrapped.peft_config["default"].base_model_name_or_path = base.name
     wrapped.save_pretrained(str(path))
+    (path / "README.md").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(str(base))
+    answers = recording.record(wrapped.eval(), tokenizer, base.name, "")
+    (path / known.NAME).write_bytes(known.dump(answers))
 
 
 class Alone:

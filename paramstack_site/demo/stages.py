@@ -13,7 +13,7 @@ from django.utils import translation
 
 from inference import registry, rollouts, serving
 from inference.engines import client
-from inference.models import Adapter, Alias, BaseModel, Rollout
+from inference.models import Adapter, Alias, BaseModel, Residence, Rollout
 from paramstack_site.demo import people
 from tenants.models import Tenant, User
 from training import datasets, export, jobs, preferences, review, rlaif, runs
@@ -161,9 +161,16 @@ def evaluate(scene: Scene) -> str:
 def load(scene: Scene) -> str:
     adapter = scene.adapter
     wait_for_engine(scene)
-    if adapter.state != Adapter.State.LOADED or adapter.engine_name not in serving.engine().models():
+    if adapter.state != Adapter.State.LOADED:
         registry.load(adapter)
-    return f"{adapter} verified against its signature (digest {adapter.digest[:12]}), then loaded beside the base"
+
+    def answers() -> bool:
+        for residence in adapter.residences.filter(state=Residence.State.FAILED):
+            raise StageFailed(f"{adapter} is not served: {residence.note}")
+        return adapter.residences.filter(state=Residence.State.ELIGIBLE).exists()
+
+    wait_for(answers, f"{adapter} to answer")
+    return f"{adapter} verified against its signature (digest {adapter.digest[:12]}), loaded beside the base, probed"
 
 
 def start_canary(scene: Scene) -> str:

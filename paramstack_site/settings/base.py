@@ -144,7 +144,6 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     # They expire, or a queue that stood still would work off every tick it missed.
     "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0, "options": {"expires": 10}},
-    "reconcile-engine": {"task": "inference.tasks.reconcile_engine", "schedule": 15.0, "options": {"expires": 15}},
     "deliver-alerts": {"task": "tenants.tasks.deliver_alerts", "schedule": 30.0, "options": {"expires": 30}},
     "forget-replies": {"task": "tenants.tasks.forget_replies", "schedule": 3600.0, "options": {"expires": 3600}},
     "prove-ledger": {"task": "tenants.tasks.prove_ledger", "schedule": 600.0, "options": {"expires": 600}},
@@ -164,7 +163,9 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "Param Stack <paramstack@localhost>")
 
 SAMPLES = ROOT / "data" / "samples.jsonl"  # written answers with written verdicts, for a start without a key
-ARTIFACTS = VAR / "artifacts"  # adapters, exports, checkpoints
+ARTIFACTS = VAR / "artifacts"  # exports, checkpoints
+# Where signed adapters are kept by their digest: a folder, or what fsspec opens (s3://bucket/prefix with s3fs).
+ARTIFACT_STORE = os.environ.get("ARTIFACT_STORE", str(ARTIFACTS / "store"))
 ENGINE_PORT = int(os.environ.get("ENGINE_PORT", "8041"))
 ENGINE_URL = os.environ.get("ENGINE_URL", f"http://127.0.0.1:{ENGINE_PORT}")
 # What the embedded stack runs itself: only what no address of another one is set for.
@@ -177,6 +178,8 @@ if ENGINE not in ("embedded", "vllm"):
 ENGINE_MODEL = VAR / "models" / "demo-base"
 # vLLM's key, made at each of its starts. An engine on another machine has its own: copy the file, or share it.
 ENGINE_KEY_FILE = Path(os.environ.get("ENGINE_KEY_FILE", VAR / "engine.key"))
+ENGINE_NAME = os.environ.get("ENGINE_NAME", "engine")  # of this host's replica, in every ledger row it answers
+ENGINE_CACHE = VAR / "engine"  # verified copies of the adapters that it serves
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 SERVE_STATIC = False  # a web server in front serves STATIC_ROOT
 ANTHROPIC_API_KEY = os.environ.get("ANTHROPIC_API_KEY", "")

@@ -11,6 +11,7 @@ from django.utils import timezone
 from attestation import statements
 from inference import aliases, registry, rollouts
 from inference.models import Adapter, BaseModel, Feedback
+from inference.tests.signed import answering, write_adapter
 from tenants import costs, decisions, keys, ledger, members, metering, prices, refusals
 from tenants.models import APIKey, BudgetAlert, Tenant, User
 from training import datasets, review
@@ -99,15 +100,11 @@ def pair_of(run: RlaifRun, prompt: Prompt) -> PreferencePair:
 
 
 def loaded_adapter(tenant: Tenant, base: BaseModel, files: Path) -> Adapter:
-    """A signed adapter that counts as loaded, whatever the engine says."""
-    files.mkdir()
-    (files / "adapter_model.safetensors").write_bytes(b"weights")
+    """A signed adapter that counts as loaded and answering, whatever the engine says."""
+    write_adapter(files, base.name)
     name = f"{tenant.slug}/destek"
     statement = statements.sign_directory(str(tenant.pk), statements.ADAPTER, name, files, {"run": "dpo-0001"})
-    adapter = registry.register(tenant, "destek", base, files, statement, METRICS)
-    Adapter.objects.filter(pk=adapter.pk).update(state="loaded")
-    adapter.refresh_from_db()
-    return adapter
+    return answering(registry.register(tenant, "destek", base, files, statement, METRICS))
 
 
 def training_run(run: RlaifRun, base: BaseModel, adapter: Adapter) -> TrainingRun:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gettext
 import re
-from pathlib import Path
 
 import pytest
 from babel.messages.pofile import read_po
 from django.conf import settings as configured
 from django.urls import reverse
 
+from inference import artifacts
 from inference.models import Adapter
 from paramstack_site.tests.furniture import SECRET_JUDGE
 from tenants.models import UsageEvent
@@ -193,7 +193,7 @@ def test_verifying_says_what_holds_and_which_file_does_not(client, cast, furnish
     page = reverse("adapter_verify", args=["acme", furnished["adapter"]])
     assert "Kanıtlandı" in client.post(page).text
     adapter = Adapter.objects.get(pk=furnished["adapter"])
-    (Path(adapter.path) / "adapter_model.safetensors").write_bytes(b"other weights")
+    (artifacts.store().local(adapter.digest) / "adapter_model.safetensors").write_bytes(b"other weights")
     broken = client.post(page).text
     assert "Kanıtlanamadı" in broken
     assert "adapter_model.safetensors" in broken

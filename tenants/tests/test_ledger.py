@@ -73,7 +73,7 @@ def test_a_row_reads_as_it_was_written(event, at_us):
     told = event(1, at_us=at_us, arm="champion", weight_bp=9_000, cached_tokens=1, ttft_ms=5, latency_ms=7)
     ledger.write([told])
     row = UsageEvent.objects.get()
-    assert ledger.canonical(row) == entries.signed(entries.of(told).row)
+    assert ledger.canonical(row) == entries.signed(row_of(entries.of(told)))
     assert (row.day, row.key_id, row.position) == (date(2026, 11, 25), "key-of-acme", 0)
     assert UsageEvent.objects.filter(occurred_at=datetime.fromtimestamp(at_us // 10**6, UTC)).exists() == (at_us != AT)
 

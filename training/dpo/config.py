@@ -28,6 +28,7 @@ class Config:
     output_dir: str
     heldout: str = ""  # no curve on held-out pairs, and no evaluation, without it
     base_name: str = ""  # what adapter_config.json says; never a path of this machine
+    base_digest: str = ""  # of the base model's files, for the known answers; empty: not known
     epochs: float = 2
     beta: float = 0.1
     learning_rate: float = 0.0  # 0: by the size of the base model, `rate_for`

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.engines import known, recording
 from training.dpo import artifacts, bases, config, likelihood, pairs
 from training.dpo.config import Config, Refusal
 
@@ -41,7 +42,7 @@ def train(settings: Config) -> None:
     with _clean(settings), tempfile.TemporaryDirectory() as scratch:
         trainer = build(settings, model, tokenizer, chosen, heldout, scratch)
         trainer.train()
-        save(trainer, settings)
+        save(trainer, tokenizer, settings)
         steps = trainer.state.global_step
     artifacts.say("save", steps, steps)
 
@@ -137,8 +138,10 @@ def arguments(settings: Config, parameters: int, scratch: str, evaluate: bool) -
     )
 
 
-def save(trainer: DPOTrainer, settings: Config) -> None:
-    """The adapter's two files, whole or not at all; the base model goes by its name, never by a path."""
+def save(trainer: DPOTrainer, tokenizer: Any, settings: Config) -> None:
+    """The adapter's two files and its known answers, whole or not at all; the base model goes by its name, never by a
+    path.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.peft_config["default"].base_model_name_or_path = settings.name
     with artifacts.whole(settings.adapter) as draft:
@@ -147,6 +150,8 @@ def save(trainer: DPOTrainer, settings: Config) -> None:
         described = json.loads((draft / "adapter_config.json").read_text(encoding="utf-8"))
         described["target_modules"] = sorted(described["target_modules"])  # a set: its order changes with the process
         artifacts.write_json(draft / "adapter_config.json", described)
+        answers = recording.record(model.eval(), tokenizer, settings.name, settings.base_digest)
+        (draft / known.NAME).write_bytes(known.dump(answers))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from django.core.management import call_command
 
 from attestation import canonical
 from inference import registry
+from inference.artifacts import store
 from inference.models import BaseModel
 from training import evaluation, export, jobs, programs, publishing, review, runs, tasks
 from training.models import Export, Job, TrainingMetric, TrainingRun
@@ -214,8 +215,9 @@ def test_prompts_become_a_signed_registered_adapter(frozen, trainable, cast, set
     assert signed["evaluation"]["reward_accuracy"] == measured.metrics["reward_accuracy"]
     assert signed["libraries"]["trl"]
     assert "samples" not in signed["evaluation"]
-    call_command("verify", adapter.path)
-    everything = "".join(p.read_text(errors="replace") for p in Path(adapter.path).iterdir() if p.suffix == ".json")
+    kept = store().local(adapter.digest)
+    call_command("verify", kept)
+    everything = "".join(p.read_text(errors="replace") for p in kept.iterdir() if p.suffix == ".json")
     assert str(tmp_path) not in everything  # no path of this machine leaves with the adapter
     assert publishing.publish(run) == adapter
 

@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from inference.engines import hardware, keeper, key, lock, vllm
 from inference.models import Adapter
-from tenants import epochs
 
 log = logging.getLogger(__name__)
 POLL = 0.5  # seconds between looks for the model
@@ -65,7 +63,6 @@ class Command(BaseCommand):
             raise CommandError(f"vLLM is not installed: {settings.ENGINE_PYTHON} is missing. Run `make vllm` first.")
         self.wait_for_model(options)
         env = environment(launch, key.renew(settings.ENGINE_KEY_FILE))
-        tell_gateways()
         argv = [sys.executable, "-I", "-S", keeper.__file__, *launch.argv]
         os.execve(argv[0], argv, env)  # noqa: S606  (ours, without a shell)
 
@@ -96,29 +93,12 @@ def wishes(given: dict[str, Any]) -> vllm.Options:
 def ranks() -> tuple[int, ...]:
     """Of the adapters that the engine will be asked to load; none where there is no database yet."""
     try:
-        paths = list(Adapter.objects.filter(state=Adapter.State.LOADED).values_list("path", flat=True))
+        return tuple(Adapter.objects.filter(state=Adapter.State.LOADED, rank__gt=0).values_list("rank", flat=True))
     except DatabaseError:
         return ()
-    return tuple(filter(None, map(rank, paths)))
-
-
-def rank(path: str) -> int:
-    """0 where the files are not here, or not an adapter's."""
-    try:
-        return int(orjson.loads((Path(path) / "adapter_config.json").read_bytes())["r"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
 
 
 def environment(launch: vllm.Launch, secret: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith(FAMILIES)}
     # The lock is ours: vLLM finds it by the path of this repository.
     return kept | {"PYTHONPATH": str(settings.ROOT), "PYTHONUNBUFFERED": "1"} | launch.env | {lock.VARIABLE: secret}
-
-
-def tell_gateways() -> None:
-    """The next call of every tenant is answered with the new key. Without a database they meet the lock, and ask."""
-    try:
-        epochs.raise_all()
-    except DatabaseError as error:
-        log.warning("No gateway was told of the engine's new key: %s", error)

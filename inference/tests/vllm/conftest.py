@@ -111,7 +111,9 @@ def front(serving: Any, vllm: Running, cast: Any, settings: Any) -> Front:
     """`serving` with vLLM as its engine, and Acme's adapter `destek-v1` (the files of a0) verified and loaded."""
     settings.ENGINE_URL, settings.ENGINE_KEY_FILE = vllm.url, vllm.key_file
     registry.enter_base("demo-base", str(vllm.base), context_tokens=CONTEXT)
+    serving.agent = None  # vLLM's
     adapter = registry.load(publish(cast.acme, "destek", vllm.paths["a0"]))
+    serving.look()
     open_up(cast.acme)
     return Front(serving, keys.create(cast.acme, "vllm", cast.owner)[1], adapter)
 

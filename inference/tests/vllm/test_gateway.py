@@ -43,6 +43,7 @@ def test_five_tenants_with_five_adapters_at_once_answer_as_each_alone(front: Fro
         open_up(tenant)
         registry.load(publish(tenant, "ses", vllm.paths[name]))
         callers[name] = keys.create(tenant, "vllm", cast.outsider)[1]
+    front.serving.look()
     wanted = [(name, text) for text in WORDS for name in NAMES] * 2
     with ThreadPoolExecutor(16) as pool:
         got = list(pool.map(lambda pair: told(front, callers[pair[0]], "ses-v1", pair[1]), wanted))
