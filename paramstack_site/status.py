@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from inference import standing
 from paramstack_site import readiness
 from paramstack_site.health import LATE
 from paramstack_site.templatetags.console import decimal, money, percent, when
@@ -76,7 +77,7 @@ class Status:
 
 def read(tenant: Tenant) -> Status:
     reading = gauges.read(tenant)
-    findings = [_engine(), _gateway(), *_books(), _organisation(tenant), _budget(tenant, reading)]
+    findings = [*_engines(tenant), _gateway(), *_books(reading), _organisation(tenant), _budget(tenant, reading)]
     findings += [_limits(tenant, reading), _keys(tenant)]
     ends, refused = traffic.ended(tenant, timedelta(hours=1))
     verdict, title = _verdict(findings)
@@ -100,17 +101,42 @@ def _verdict(findings: Iterable[Finding]) -> tuple[str, str]:
     return "well", _("All is well: calls pass on both sides")
 
 
-def _engine() -> Finding:
+def _engines(tenant: Tenant) -> list[Finding]:
+    """The replicas of the engine, and whether the tenant's loaded adapters answer on any of them."""
+    standings = standing.of(tenant)
+    found = [_replicas(standings)]
+    if homeless := standing.homeless(tenant, standings):
+        names = ", ".join(map(str, homeless))
+        sentence = _("%(names)s answers on no engine at the moment; calls of it end with 503.") % {"names": names}
+        todo = _("It may be on its way; the traffic page shows how far it is. If it failed, load it again.")
+        found.append(Finding(OURS, _("Adapters"), BAD, _("Not answering"), sentence, todo, _traffic(tenant)))
+    return found
+
+
+def _replicas(standings: list[standing.Standing]) -> Finding:
     name = _("Engine")
-    found = readiness.status(f"{settings.ENGINE_URL}/health")
-    if found == 200:
-        return Finding(OURS, name, WELL, _("Running"), _("The engine answers and takes calls."))
-    if found == 503:
-        todo = _("Wait a moment and send the call again.")
-        return Finding(OURS, name, NEAR, _("Starting"), _("The engine is there and loads its model."), todo)
-    sentence = _("The engine does not answer. Calls end with 503 and cost nothing.")
+    states = [one.state for one in standings]
+    well = sum(state in (standing.WELL, standing.DRAINING) for state in states)
+    rest = ", ".join(one.replica.name for one in standings if one.state not in (standing.WELL, standing.DRAINING))
+    words = {"n": well, "all": len(states), "rest": rest}
+    if well == len(states) and well:
+        sentence = ngettext("The engine answers.", "All %(n)d replicas of the engine answer.", well) % words
+        return Finding(OURS, name, WELL, _("Running"), sentence)
+    if well:
+        sentence = _("%(n)d of %(all)d replicas answer and take the calls. Not well: %(rest)s.") % words
+        return Finding(OURS, name, NEAR, _("In part"), sentence)
+    if standing.UNKNOWN in states:
+        sentence = _("Nobody has looked at the engine lately (%(rest)s), so how it is cannot be told.") % words
+        return Finding(OURS, name, UNKNOWN, _("Unknown"), sentence, _("The operator looks at the engine's agent."))
     todo = _("Send calls again with a growing pause. The operator starts it again.")
+    if not states:
+        return Finding(OURS, name, BAD, _("None"), _("No engine is known here, so no call can be answered."), todo)
+    sentence = _("The engine does not answer. Calls end with 503 and cost nothing.")
     return Finding(OURS, name, BAD, _("Not reachable"), sentence, todo)
+
+
+def _traffic(tenant: Tenant) -> str:
+    return reverse("traffic", args=[tenant.slug])
 
 
 def _gateway() -> Finding:
@@ -122,26 +148,23 @@ def _gateway() -> Finding:
     return Finding(OURS, name, BAD, _("Not reachable"), sentence, _("The operator looks at the web process."))
 
 
-def _books() -> list[Finding]:
-    """The counters in Redis and the ledger's writer."""
+def _books(reading: gauges.Reading) -> list[Finding]:
+    """The counters in Redis, as the reading of the limits met them, and the ledger's writer."""
     import redis
 
     name, ledger_ = _("Limits and counters"), _("Ledger")
     try:
-        connection = counters.connect()
-        mark = connection.hget(metering.STATE, "mark")
-        vouched = bool(mark) and mark == ledger.mark()
-        waiting = connection.xlen(metering.STREAM)
+        waiting = counters.connect().xlen(metering.STREAM)
     except redis.RedisError:
         sentence = _("The counters do not answer, so nobody can be admitted: every call gets 503 and costs nothing.")
         todo = _("Nothing on your side. Calls pass again as soon as the counters are back.")
         lost = Finding(OURS, name, BAD, _("Not reachable"), sentence, todo)
         return [lost, Finding(OURS, ledger_, UNKNOWN, _("Unknown"), _("What waits to be booked cannot be read."))]
-    if vouched:
-        counting = Finding(OURS, name, WELL, _("Running"), _("Limits and money are counted for every call."))
-    else:
+    if reading.problem:
         sentence = _("The counters are being rebuilt from the ledger. Until then every call gets 503.")
         counting = Finding(OURS, name, BAD, _("Rebuilding"), sentence, _("Wait some seconds and send the call again."))
+    else:
+        counting = Finding(OURS, name, WELL, _("Running"), _("Limits and money are counted for every call."))
     return [counting, _ledger(ledger_, waiting)]
 
 

@@ -10,7 +10,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
-from inference import opinions
+from inference import opinions, standing
 from inference.models import Feedback
 from inference.views import calls as pages
 from tenants import gauges, playground
@@ -66,6 +66,24 @@ class CauseSerializer(serializers.Serializer[Any]):
     calls = serializers.IntegerField()
 
 
+class ResidenceSerializer(serializers.Serializer[Any]):
+    adapter = serializers.CharField()
+    state = serializers.CharField(help_text="fetching, loading, probing, eligible, leaving or failed")
+    load_epoch = serializers.IntegerField()
+    probed_at = serializers.DateTimeField(allow_null=True)
+
+
+class ReplicaSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(source="replica.name")
+    state = serializers.CharField(help_text="well, draining, away, strange, or unknown: nobody looks")
+    base = serializers.CharField(source="replica.base", allow_null=True)
+    version = serializers.CharField(source="replica.version")
+    running = serializers.IntegerField(source="replica.running", help_text="calls of everybody")
+    waiting = serializers.IntegerField(source="replica.waiting")
+    seen_at = serializers.DateTimeField(source="replica.seen_at", allow_null=True)
+    adapters = ResidenceSerializer(source="living", many=True, help_text="the tenant's own")
+
+
 class TrafficSerializer(serializers.Serializer[Any]):
     span = serializers.CharField()
     since = serializers.DateTimeField(help_text="of the oldest row that was read")
@@ -78,6 +96,7 @@ class TrafficSerializer(serializers.Serializer[Any]):
     bars = BarSerializer(many=True)
     answering = AnsweringSerializer(many=True)
     unanswered = CauseSerializer(many=True)
+    replicas = ReplicaSerializer(many=True)
 
 
 class Span(serializers.Serializer[Any]):
@@ -127,9 +146,13 @@ class FiguresSerializer(serializers.Serializer[Any]):
 def traffic(request: Any) -> Response:
     """What calls did in the last 15 minutes, hour or day (`?span=15m|1h|24h`), counted from ledger rows."""
     found = lately.look(request.tenant, lately.SPANS[valid(Span, request.query_params)["span"]])
-    facts = {name: getattr(found, name) for name in ("since", "cut", "calls", "latency", "first", "bars", "answering")}
-    facts |= {"span": found.span.name, "last_minute": lately.lately(request.tenant), "unanswered": _unanswered(found)}
-    return Response(TrafficSerializer(facts | {"under_way": gauges.under_way(request.tenant)}).data)
+    facts = {
+        name: getattr(found, name)
+        for name in ("since", "cut", "calls", "last_minute", "latency", "first", "bars", "answering")
+    }
+    facts |= {"span": found.span.name, "unanswered": _unanswered(found)}
+    facts |= {"under_way": gauges.under_way(request.tenant), "replicas": standing.of(request.tenant)}
+    return Response(TrafficSerializer(facts).data)
 
 
 def _unanswered(found: lately.Traffic) -> list[dict[str, Any]]:

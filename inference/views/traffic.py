@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from inference import opinions
+from inference import opinions, standing
 from inference.models import Feedback
 from tenants import access, gauges
 from tenants import traffic as lately
@@ -42,12 +42,12 @@ def _traffic(tenant: Tenant, span: Any) -> dict[str, Any]:
         "traffic": found,
         "span": span.name,
         "poll_s": POLLS[span.name],
-        "now": lately.lately(tenant),
         "under_way": gauges.under_way(tenant),
         "errors": errors,
         "refused": [
             (causes.of_limit(limit), wording.LIMITS.get(limit, limit), n) for limit, n in found.refused.items()
         ],
+        "replicas": standing.of(tenant),
         "bars": [bar for bar in reversed(found.bars) if bar.calls or bar.refused],
         "calls_figure": charts.calls(found.bars, ends, zone),
         "times_figure": charts.times(found.bars, lines, zone),

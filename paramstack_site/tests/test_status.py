@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.models import Replica, Residence
 from paramstack_site import readiness, status
 from tenants import keys, limits, metering
 from tenants.ledger.writer import Writer
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.journey
 
 @pytest.fixture
 def answers(monkeypatch, settings):
-    """What the engine and the gateway answer; both are well."""
-    found: dict[str, Any] = {"/health": 200, "/v1/models": 401}
+    """What the gateway answers; it is well."""
+    found: dict[str, Any] = {"/v1/models": 401}
     monkeypatch.setattr(readiness, "status", lambda url: next(found[end] for end in found if url.endswith(end)))
     return found
 
@@ -33,6 +34,7 @@ def well(cast, redis_url, answers):
     writer.drain()
     LedgerHead.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
     keys.create(cast.acme, "web", cast.owner)
+    replica()
     return cast
 
 
@@ -52,14 +54,43 @@ def test_all_is_well(well):
     assert [each.name for each in found.yours] == ["Organisation", "Budget", "Limits", "Keys"]
 
 
+def replica(name: str = "gpu-1", **facts: Any) -> Replica:
+    """A replica that is well and looked after."""
+    return Replica.objects.create(
+        name=name, url="http://127.0.0.1:1", **({"state": "well", "seen_at": timezone.now()} | facts)
+    )
+
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
-    ("engine", "kind", "verdict"), [(None, "failed", "ours"), (500, "failed", "ours"), (503, "warn", "near")]
+    ("others", "kind", "verdict"),
+    [
+        ([], "failed", "ours"),
+        ([{"state": "away"}], "failed", "ours"),
+        ([{"state": "strange"}], "failed", "ours"),
+        ([{"seen_at": LONG_AGO}], "unknown", "unknown"),
+        ([{}, {"state": "away"}], "warn", "near"),
+        ([{}, {"seen_at": LONG_AGO}], "warn", "near"),
+        ([{}, {"draining": True}], "live", "well"),
+    ],
 )
-def test_an_engine_that_is_away_is_ours(well, answers, engine, kind, verdict):
-    answers["/health"] = engine
+def test_engines_are_ours(well, others, kind, verdict):
+    Replica.objects.all().delete()
+    for number, facts in enumerate(others):
+        replica(f"gpu-{number}", **facts)
     found = status.read(well.acme)
     assert (kinds(found)["Engine"], found.verdict) == (kind, verdict)
-    assert finding(found, "Engine").todo
+
+
+def test_an_adapter_that_answers_nowhere_is_ours(well, furnished):
+    Replica.objects.update(seen_at=timezone.now())
+    assert status.read(well.acme).verdict == "well"
+    Residence.objects.update(state="failed")
+    found = status.read(well.acme)
+    assert (kinds(found)["Adapters"], found.verdict) == ("failed", "ours")
+    assert "destek-v1" in finding(found, "Adapters").sentence
 
 
 @pytest.mark.parametrize("said", [None, 200, 500])
@@ -98,10 +129,10 @@ def test_a_budget_that_is_used_up_is_yours(well):
     assert finding(found, "Budget").url == reverse("limits", args=["acme"])
 
 
-def test_a_suspended_organisation_and_a_dead_engine_are_both(well, answers):
+def test_a_suspended_organisation_and_a_dead_engine_are_both(well):
     Tenant.objects.filter(pk=well.acme.pk).update(status="suspended")
     well.acme.refresh_from_db()
-    answers["/health"] = None
+    Replica.objects.update(state="away")
     assert status.read(well.acme).verdict == "both"
 
 

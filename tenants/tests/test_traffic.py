@@ -85,6 +85,13 @@ def test_every_call_is_in_one_bar_and_under_one_end(cast, key):
     assert traffic.ended(cast.acme, timedelta(hours=1)) == (found.ends, found.refused)
 
 
+def test_the_last_minute_is_the_last_minute(cast, key):
+    book(cast.acme, key, {}, {}, ago=timedelta(seconds=20))
+    book(cast.acme, key, {}, ago=timedelta(seconds=70))
+    for span in traffic.SPANS.values():
+        assert traffic.look(cast.acme, span).last_minute == 2, span.name
+
+
 def test_a_reason_nobody_knows_is_nobodys(cast):
     assert causes.of_row("aborted", "something_new").side == "unknown"
     assert causes.words("something_new") == "something_new"
@@ -127,7 +134,6 @@ def test_a_look_reads_the_newest_rows_only_and_says_so(cast, key, monkeypatch):
     assert found.cut
     assert found.calls == 5
     assert found.since > UsageEvent.objects.get(request_id=ids[5]).occurred_at
-    assert traffic.lately(cast.acme, 900) == 5
     monkeypatch.setattr(traffic, "MOST", 9)
     whole = traffic.look(cast.acme, traffic.SPANS["15m"])
     assert (whole.cut, whole.calls) == (False, 9)
@@ -229,10 +235,9 @@ def test_rows_are_read_by_their_index(cast, key, django_assert_num_queries):
     book(cast.acme, key, *FACTS)
     with CaptureQueriesContext(connection) as asked:
         traffic.look(cast.acme, traffic.SPANS["1h"])
-        traffic.lately(cast.acme)
         search.find(cast.acme, search.Filters(since=timezone.now() - timedelta(days=1), reason="pii"))
     on_rows = [query["sql"] for query in asked if "tenants_usageevent" in query["sql"]]
-    assert len(on_rows) == 6
+    assert len(on_rows) == 5
     for sql in on_rows:
         assert '"tenants_usageevent"."tenant_id" =' in sql
         assert '"tenants_usageevent"."occurred_at" >=' in sql

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from math import exp
 from typing import Any
 
-from django.db.models import CharField, Count, F, FloatField, Max, QuerySet, Sum, Value
+from django.db.models import CharField, Count, F, FloatField, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Cast, Floor, Greatest, Ln, TruncHour, TruncMinute
 from django.utils import timezone
 
@@ -78,7 +78,8 @@ class Answering:
 @dataclass(slots=True)
 class Traffic:
     """`since` is where the rows begin that were read; `cut` says that the span has more. `ends` and `refused` count
-    calls by (status, reason) and by limit; `latency` and `first` are of answered calls, `first` of streamed ones.
+    calls by (status, reason) and by limit; `latency` and `first` are of answered calls, `first` of streamed ones;
+    `last_minute` are booked calls that were admitted in the last 60 seconds.
     """
 
     span: Span
@@ -90,7 +91,7 @@ class Traffic:
     answering: list[Answering]
     ends: dict[tuple[str, str], int]
     refused: dict[str, int]
-    engines: dict[str, int]
+    last_minute: int = 0
 
     @property
     def calls(self) -> int:
@@ -128,7 +129,7 @@ def look(tenant: Tenant, span: Span) -> Traffic:
     since, cut = _far_enough(tenant, starts[0])
     rows = tenant.usage.filter(source=UsageEvent.Source.GATEWAY, occurred_at__gte=since).order_by()
     bars = {start: Bar(start) for start in starts if start + span.step > since}
-    found = Traffic(span, since, cut, [], None, None, [], {}, {}, {})
+    found = Traffic(span, since, cut, [], None, None, [], {}, {})
     _ends(rows, span, bars, found)
     _times(rows, span, bars, found)
     _refused(tenant, span, bars, found)
@@ -143,12 +144,6 @@ def ended(tenant: Tenant, span: timedelta) -> tuple[dict[tuple[str, str], int], 
     ends: Any = rows.values_list("status", "reason").annotate(n=Count("pk"))
     refused: Any = RefusalCount.objects.filter(tenant=tenant, minute__gte=start).values_list("limit")
     return {(status, reason): n for status, reason, n in ends}, dict(refused.annotate(n=Sum("count")).order_by())
-
-
-def lately(tenant: Tenant, seconds: int = 60) -> int:
-    """Booked calls that were admitted in the last seconds, at most MOST."""
-    since = timezone.now() - timedelta(seconds=seconds)
-    return tenant.usage.filter(occurred_at__gte=since, source=UsageEvent.Source.GATEWAY).order_by()[:MOST].count()
 
 
 def _far_enough(tenant: Tenant, start: datetime) -> tuple[datetime, bool]:
@@ -170,9 +165,9 @@ def _ends(rows: QuerySet[UsageEvent], span: Span, bars: dict[datetime, Bar], fou
         "input_": Sum("input_tokens"),
         "output_": Sum("output_tokens"),
         "last": Max("occurred_at"),
+        "fresh": Count("pk", filter=Q(occurred_at__gte=timezone.now() - timedelta(minutes=1))),
     }
     ends: Counter[tuple[str, str]] = Counter()
-    engines: Counter[str] = Counter()
     answering: dict[tuple[str, str, str], Answering] = {}
     grouped: Any = rows.annotate(bar=_start(span, "occurred_at")).values("bar", *by).annotate(**sums)
     for row in grouped:
@@ -181,7 +176,7 @@ def _ends(rows: QuerySet[UsageEvent], span: Span, bars: dict[datetime, Bar], fou
         name = status if status in ("settled", "blocked") else "broken"
         setattr(bar, name, getattr(bar, name) + n)
         ends[status, row["reason"]] += n
-        engines[row["engine"]] += n
+        found.last_minute += row["fresh"]
         place = row["model"], row["served"], row["adapter_digest"]
         one = answering.setdefault(place, Answering(*place))
         one.calls += n
@@ -190,7 +185,7 @@ def _ends(rows: QuerySet[UsageEvent], span: Span, bars: dict[datetime, Bar], fou
         one.output_tokens += row["output_"]
         one.last = max(one.last or row["last"], row["last"])
         one.replicas |= {row["engine"]} - {""}
-    found.ends, found.engines = dict(ends.most_common()), dict(engines.most_common())
+    found.ends = dict(ends.most_common())
     found.answering = sorted(answering.values(), key=lambda one: (-one.calls, one.model, one.served))
 
 

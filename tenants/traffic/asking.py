@@ -41,7 +41,7 @@ class Search(forms.Form):
     reason = forms.CharField(label=_("Reason"), max_length=80, required=False)
     end_user = forms.CharField(label=_("End user"), max_length=64, required=False)
     min_ms = forms.IntegerField(label=_("At least, ms"), min_value=0, max_value=LONGEST_WAIT, required=False)
-    since = forms.DateTimeField(label=_("From"), required=False)
+    since = forms.DateTimeField(label=_("Since"), required=False)
     until = forms.DateTimeField(label=_("Before"), required=False)
 
     def __init__(self, data: Any, tenant: Tenant) -> None:
