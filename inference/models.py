@@ -70,7 +70,7 @@ class Replica(models.Model):
         WELL = "well", _("Running")
         STRANGE = "strange", _("Another model")  # what it serves is no base model that was entered
 
-    name = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(max_length=60, unique=True)  # in every ledger row that it answers
     url = models.CharField(max_length=200)
     secret = models.BinaryField(default=b"")  # what opens it since its last start, sealed; empty: nothing is asked for
     base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="replicas", null=True)

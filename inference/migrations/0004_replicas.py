@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
             name='Replica',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=60, unique=True)),
+                ('name', models.CharField(max_length=60, unique=True)),
                 ('url', models.CharField(max_length=200)),
                 ('secret', models.BinaryField(default=b'')),
                 ('version', models.CharField(blank=True, max_length=60)),

@@ -70,7 +70,7 @@ def make_adapter(base: Path, path: Path, seed: int, rank: int = RANK) -> None:
         if "lora_B" in name:
             weight.data.normal_(std=0.3)
     wrapped.peft_config["default"].base_model_name_or_path = base.name
-    wrapped.save_pretrained(str(path))
+    wrapped.save_pretrained(str(path), save_embedding_layers=False)  # else it looks for the base by its name
     (path / "README.md").unlink()
     tokenizer = AutoTokenizer.from_pretrained(str(base))
     answers = recording.record(wrapped.eval(), tokenizer, base.name, "")

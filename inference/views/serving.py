@@ -23,7 +23,7 @@ from inference import aliases, forms, policies, registry
 from inference import rollouts as rolling
 from inference.engines import client
 from inference.guardrails.policy import DEFAULT, PolicyError
-from inference.models import Adapter, Alias, BaseModel, GuardrailPolicy, Rollout
+from inference.models import Adapter, Alias, BaseModel, GuardrailPolicy, Residence, Rollout
 from tenants import access
 from tenants.models import Tenant
 
@@ -79,14 +79,20 @@ def _roles(tenant: Tenant) -> dict[Any, list[tuple[str, str, int]]]:
 
 
 def adapter(request: access.Request, pk: str) -> HttpResponse:
-    return render(request, "inference/adapter.html", _adapter(request, pk))
+    template = "inference/_residences.html" if request.htmx else "inference/adapter.html"
+    return render(request, template, _adapter(request, pk))
 
 
 def _adapter(request: access.Request, pk: str) -> dict[str, Any]:
     rows = Adapter.objects.select_related("base", "statement__key", "tenant")
     found = get_object_or_404(rows, tenant=request.tenant, pk=pk)
     payload = json.loads(b64decode(found.statement.envelope["payload"]))
+    residences = list(found.residences.select_related("replica"))
+    still = {Residence.State.ELIGIBLE, Residence.State.FAILED}
+    wanted = found.state == Adapter.State.LOADED
     return {
+        "residences": residences,
+        "moving": any(one.state not in still for one in residences) or (wanted and not residences),
         "adapter": found,
         "predicate": payload["predicate"],
         "files": payload["predicate"].get("files", []),
@@ -115,7 +121,7 @@ def adapter_load(request: access.Request, pk: str) -> HttpResponse:
     found = get_object_or_404(Adapter.objects.select_related("tenant"), tenant=request.tenant, pk=pk)
     with explained(request):
         registry.load(found, request.user)
-        messages.success(request, _("%(adapter)s was verified and loaded.") % {"adapter": found})
+        messages.success(request, _("%(adapter)s was verified. The engines load it now.") % {"adapter": found})
     return redirect("adapter", request.tenant.slug, pk)
 
 
@@ -125,7 +131,8 @@ def adapter_unload(request: access.Request, pk: str) -> HttpResponse:
     found = get_object_or_404(Adapter.objects.select_related("tenant"), tenant=request.tenant, pk=pk)
     with explained(request):
         registry.unload(found, request.user)
-        messages.success(request, _("%(adapter)s is no longer loaded.") % {"adapter": found})
+        words = _("%(adapter)s gets no more calls. The engines unload it once it has none.")
+        messages.success(request, words % {"adapter": found})
     return redirect("adapter", request.tenant.slug, pk)
 
 

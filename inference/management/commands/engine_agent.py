@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import signal
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from inference import replicas
 from inference.agent import Agent, Fenced
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
 class Command(BaseCommand):
@@ -27,6 +30,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, name: str, url: str, key_file: Path, cache: Path | None, **options: Any) -> None:
         signal.signal(signal.SIGTERM, stop)
+        if not NAME.fullmatch(name):
+            raise CommandError(f"--name {name!r}: letters, digits, '-', '_' and '.', 60 at most.")
         place = cache or settings.ENGINE_CACHE / name
         place.mkdir(parents=True, exist_ok=True)
         with (place / ".lock").open("w") as lock:
