@@ -77,7 +77,7 @@ class Rotation(serializers.Serializer[Any]):
 def api_keys(request: Any) -> Response:
     """GET lists keys, newest first; POST creates one: its text is in this answer and never again."""
     if request.method != "POST":
-        return page(request, request.tenant.api_keys.worth_showing(), KeySerializer)
+        return page(request, request.tenant.api_keys.lasting(), KeySerializer)
     wanted = valid(NewKey, request.data)
     _may(request, wanted["scopes"])
     wanted["scopes"] = sorted(wanted["scopes"])

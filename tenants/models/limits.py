@@ -12,7 +12,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
-    def worth_showing(self) -> APIKeyQuerySet:
+    def lasting(self) -> APIKeyQuerySet:
         """All but playground keys that are over: there is one for each hour that somebody tried something."""
         now = timezone.now()
         over = models.Q(revoked_at__lte=now) | models.Q(expires_at__lte=now)

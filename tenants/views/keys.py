@@ -32,7 +32,7 @@ def settings(request: access.Request) -> HttpResponse:
     """The keys, those that are over last; playground keys that are over are not listed."""
     now = timezone.now()
     over = Case(When(Q(revoked_at__lte=now) | Q(expires_at__lte=now), then=1), default=0)
-    rows = request.tenant.api_keys.worth_showing().select_related("created_by", "quota").order_by(over, "-created_at")
+    rows = request.tenant.api_keys.lasting().select_related("created_by", "quota").order_by(over, "-created_at")
     page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,
