@@ -27,6 +27,20 @@ class Weight(forms.Form):
     weight = forms.IntegerField(min_value=0, max_value=BASIS)
 
 
+class Fallback(forms.Form):
+    """What answers for a model name where no engine does."""
+
+    alias = forms.ModelChoiceField(Alias.objects.none(), label=_("Model name"), empty_label=None, widget=select())
+    target = forms.ChoiceField(label=_("Answered by"), required=False, widget=select())
+
+    def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        loaded = Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED)
+        names = [*map(str, BaseModel.objects.all()), *map(str, loaded)]
+        self.fields["alias"].queryset = Alias.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+        self.fields["target"].choices = [("", _("nothing")), *((name, name) for name in names)]  # type: ignore[attr-defined]
+
+
 class StartRollout(Weight):
     alias = forms.ModelChoiceField(Alias.objects.none(), label=_("Model name"), empty_label=None, widget=select())
     adapter = forms.ModelChoiceField(Adapter.objects.none(), label=_("Adapter"), empty_label=None, widget=select())

@@ -124,7 +124,9 @@ class Residence(models.Model):
 
 
 class Alias(models.Model):
-    """A stable model name of a tenant: routes to a champion and, by weight, to a challenger."""
+    """A stable model name of a tenant: routes to a champion and, by weight, to a challenger; a base model or an adapter
+    takes over the calls that no engine answers for either.
+    """
 
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="aliases")
     name = models.SlugField(max_length=60)
@@ -134,18 +136,28 @@ class Alias(models.Model):
     )  # null: the base model
     challenger = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
     challenger_bp = models.PositiveIntegerField(default=0)  # weight in 1/10,000
+    fallback_base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
+    fallback_adapter = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
     salt = models.CharField(max_length=32, default="", blank=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["tenant", "name"], name="one_alias"),
             models.CheckConstraint(condition=models.Q(challenger_bp__lte=10_000), name="weight_is_a_share"),
+            models.CheckConstraint(
+                condition=models.Q(fallback_base__isnull=True) | models.Q(fallback_adapter__isnull=True),
+                name="one_fallback",
+            ),
         ]
         ordering = ["name"]
         verbose_name_plural = "aliases"
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def fallback(self) -> BaseModel | Adapter | None:
+        return self.fallback_adapter or self.fallback_base
 
 
 class Rollout(models.Model):

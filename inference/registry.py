@@ -141,7 +141,8 @@ def unload(adapter: Adapter, actor: User | None = None) -> Adapter:
     """
     with transaction.atomic():
         lock(adapter)
-        users = Alias.objects.filter(Q(champion=adapter) | Q(challenger=adapter)).values_list("name", flat=True)
+        routed = Q(champion=adapter) | Q(challenger=adapter) | Q(fallback_adapter=adapter)
+        users = Alias.objects.filter(routed).values_list("name", flat=True)
         if users:
             raise AdapterInUse(adapter, list(users))
         _enter(adapter, Adapter.State.REGISTERED, "adapter.unload", actor)

@@ -20,6 +20,7 @@ from tenants.models import APIKey, Budget, LedgerHead, Price, Quota, Tenant
 from tenants.prices import NoPrice
 
 ADAPTER_PRICE = "adapter"  # the price book's line for adapters that have none of their own
+ARMS = ("champion", "challenger", "fallback_adapter")
 REMEMBERED = timedelta(days=90)  # for so long a key that ended is told why; then it is unknown
 
 
@@ -36,7 +37,7 @@ def load(key_id: str) -> TenantSnapshot | None:
     adapters = list(_loaded(tenant))
     aliases = list(
         Alias.objects.filter(tenant=tenant).select_related(
-            "base", "champion__base", "champion__tenant", "challenger__base", "challenger__tenant"
+            "base", "fallback_base", *(f"{arm}__{of}" for arm in ARMS for of in ("base", "tenant"))
         )
     )
     book = Book([name for adapter in _used(adapters, aliases) for name in _names(adapter)], base_models, now_us, ends)
@@ -154,7 +155,7 @@ def _loaded(tenant: Tenant) -> Iterator[Adapter]:
 
 
 def _used(adapters: Sequence[Adapter], aliases: Sequence[Alias]) -> list[Adapter]:
-    behind = [adapter for alias in aliases for adapter in (alias.champion, alias.challenger) if adapter]
+    behind = [adapter for alias in aliases for arm in ARMS if (adapter := getattr(alias, arm))]
     return [*adapters, *behind]
 
 
@@ -183,7 +184,18 @@ def _alias_route(targets: Targets, alias: Alias) -> Route:
         challenger = targets.of(alias.base, alias.challenger) if alias.challenger else None
     except NoPrice as error:
         return Route(alias.name, None, unpriced=error.model)
-    return Route(alias.name, champion, challenger, alias.challenger_bp, alias.salt, is_alias=True)
+    split = alias.challenger_bp, alias.salt
+    return Route(alias.name, champion, challenger, *split, is_alias=True, fallback=_fallback(targets, alias))
+
+
+def _fallback(targets: Targets, alias: Alias) -> Target | None:
+    """None where it has no price: nobody could say what its answers cost, and the alias has its own."""
+    adapter = alias.fallback_adapter
+    base = adapter.base if adapter else alias.fallback_base
+    try:
+        return targets.of(base, adapter) if base else None
+    except NoPrice:
+        return None
 
 
 def _names(adapter: Adapter) -> list[str]:

@@ -13,6 +13,7 @@ urlpatterns = [
     path("adapters/<uuid:pk>/statement.json", serving.adapter_statement, name="adapter_statement"),
     path("rollouts/", serving.rollouts, name="rollouts"),
     path("rollouts/aliases/", serving.alias_create, name="alias_create"),
+    path("rollouts/fallback/", serving.alias_fallback, name="alias_fallback"),
     path("rollouts/start/", serving.rollout_start, name="rollout_start"),
     path("rollouts/<uuid:pk>/", serving.rollout, name="rollout"),
     path("rollouts/<uuid:pk>/weight/", serving.rollout_weight, name="rollout_weight"),

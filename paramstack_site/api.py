@@ -67,6 +67,7 @@ ROUTES = [
     path("adapters/<uuid:adapter_id>/verify/", serving.verify),
     path("adapters/<uuid:adapter_id>/loaded/", serving.loaded),
     path("aliases/", serving.aliases),
+    path("aliases/<slug:name>/", serving.alias),
     path("engine-fields/", serving.engine_fields),
     path("feedback/", traffic.feedback),
     path("feedback/summary/", traffic.feedback_summary),
@@ -95,6 +96,7 @@ STATUS: dict[type[Exception], int] = {
     Refused: status.HTTP_422_UNPROCESSABLE_ENTITY,  # or the error's own
     lora.Unsound: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.UnknownBaseModel: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    aliases.UnknownTarget: status.HTTP_422_UNPROCESSABLE_ENTITY,
     aliases.NotServable: status.HTTP_422_UNPROCESSABLE_ENTITY,
     rollouts.BadWeight: status.HTTP_422_UNPROCESSABLE_ENTITY,
     registry.AdapterInUse: status.HTTP_409_CONFLICT,

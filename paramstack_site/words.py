@@ -50,6 +50,8 @@ STATES: dict[str, tuple[str, Any]] = {
     "suspended": ("paused", _("Suspended")),
     "closed": ("cancelled", _("Closed")),
 }
+# Who answered for a model name.
+ARMS: dict[str, Any] = {"champion": _("champion"), "challenger": _("challenger"), "fallback": _("fallback")}
 # What a job does right now, as its row says it.
 STAGES: dict[str, Any] = {
     "answers": _("making answers"),
@@ -73,6 +75,7 @@ ACTIONS: dict[str, Any] = {
     "adapter.load": _("loaded an adapter"),
     "adapter.unload": _("unloaded an adapter"),
     "alias.create": _("created a model name"),
+    "alias.fallback": _("set a fallback"),
     "rollout.start": _("started a rollout"),
     "rollout.weight": _("changed a share"),
     "rollout.stop": _("rolled back"),
@@ -115,5 +118,6 @@ FACTS: dict[str, Any] = {
     "url": _("address"),
     "digest": _("digest"),
     "base": _("base model"),
+    "fallback": _("fallback"),
     "weight_bp": _("share"),
 }

@@ -8,9 +8,12 @@ from django.shortcuts import get_object_or_404
 from rest_framework import serializers, status
 from rest_framework.response import Response
 
+from inference import aliases as naming
 from inference import extras, registry, rollouts
 from inference.models import Adapter, Alias, Residence, Rollout, RolloutEvent
 from tenants.rest import endpoint, operate, page, valid
+
+FALLBACK = ("fallback_base", "fallback_adapter")
 
 
 class ResidenceSerializer(serializers.ModelSerializer[Residence]):
@@ -35,10 +38,15 @@ class AliasSerializer(serializers.ModelSerializer[Alias]):
     base = serializers.CharField(source="base.name")
     champion = serializers.StringRelatedField[Adapter]()
     challenger = serializers.StringRelatedField[Adapter]()
+    fallback = serializers.StringRelatedField[Any](help_text="answers where no engine does: a base model or an adapter")
 
     class Meta:
         model = Alias
-        fields = ["name", "base", "champion", "challenger", "challenger_bp"]
+        fields = ["name", "base", "champion", "challenger", "challenger_bp", "fallback"]
+
+
+class Fallback(serializers.Serializer[Any]):
+    fallback = serializers.CharField(max_length=120, allow_null=True, help_text="a base model, an adapter, or null")
 
 
 class RolloutEventSerializer(serializers.ModelSerializer[RolloutEvent]):
@@ -119,8 +127,19 @@ def loaded(request: Any, adapter_id: str) -> Response:
 @endpoint(["GET"], lists=AliasSerializer)
 def aliases(request: Any) -> Response:
     """The tenant's stable model names and where they route."""
-    rows = request.tenant.aliases.select_related("base", "champion", "challenger")
+    rows = request.tenant.aliases.select_related("base", "champion", "challenger", *FALLBACK)
     return page(request, rows, AliasSerializer)
+
+
+@endpoint(["GET", "PATCH"], takes={"PATCH": Fallback}, answers=AliasSerializer)
+def alias(request: Any, name: str) -> Response:
+    """One model name; PATCH `fallback` says what answers where no engine does, null for nothing."""
+    found = get_object_or_404(request.tenant.aliases.select_related("base", *FALLBACK), name=name)
+    if request.method == "PATCH":
+        wanted = valid(Fallback, request.data)["fallback"]
+        target = None if wanted is None else naming.target(request.tenant, wanted)
+        found = naming.set_fallback(found, target, request.person)
+    return Response(AliasSerializer(found).data)
 
 
 @endpoint(["GET", "POST"], takes={"POST": NewRollout}, lists=RolloutSerializer, creates=True)

@@ -11,22 +11,23 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import math
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from inference.engines.answers import Answer, Event, Refused
+from inference.engines import body
+from inference.engines.answers import Answer, Chat, Completion, Event, Refused, exposition
 from inference.engines.generation import Loader, Request
 
-DEFAULT_MAX_TOKENS = 128
+DEFAULT_MAX_TOKENS, DEFAULT_COMPLETION = 128, 16  # tokens of an answer whose caller names no number
 POLL = 0.5  # seconds between looks for the base model
 MOST_ANSWERS = 8  # to one request
 
@@ -39,12 +40,18 @@ class Server:
         self.name = name
         self.problem = "waiting for base model"
         self.start = secrets.token_hex(8)  # tells this start from others
+        self.started = time.time()
+        self.open: list[Request] = []  # those under way, and some that have ended
+        self.asked = self.answers = 0  # prompts, and the answers to them
 
     def application(self) -> Starlette:
         routes = [
             Route("/health", self.health),
             Route("/v1/models", self.models),
+            Route("/metrics", self.metrics),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.complete, methods=["POST"]),
+            Route("/v1/embeddings", self.embed, methods=["POST"]),
             Route("/v1/load_lora_adapter", self.load, methods=["POST"]),
             Route("/v1/unload_lora_adapter", self.unload, methods=["POST"]),
         ]
@@ -89,8 +96,8 @@ class Server:
 
     async def load(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        body = await read(http)
-        name, path = text_of(body, "lora_name"), text_of(body, "lora_path")
+        asked = await body.read(http)
+        name, path = body.text_of(asked, "lora_name"), body.text_of(asked, "lora_path")
         if name == self.name:
             raise Refused(400, "InvalidUserInput", f"'{name}' is the name of the base model.")
         if not (Path(path) / "adapter_config.json").is_file():
@@ -103,7 +110,7 @@ class Server:
 
     async def unload(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        name = text_of(await read(http), "lora_name")
+        name = body.text_of(await body.read(http), "lora_name")
         try:
             await asyncio.wrap_future(self.loader.call(lambda: self.loader.unload(name)))
         except KeyError:
@@ -112,109 +119,119 @@ class Server:
 
     async def chat(self, http: HTTPRequest) -> Response:
         self.check_ready()
-        body = await read(http)
-        model = text_of(body, "model")
+        asked = await body.read(http)
+        prompt = self.loader.encode(body.messages(asked))
+        length = "max_completion_tokens" if asked.get("max_completion_tokens") is not None else "max_tokens"
+        wanted = Wanted([prompt], length, DEFAULT_MAX_TOKENS, body.chat_logprobs(asked))
+        return await self.answer(http, asked, Chat, wanted)
+
+    async def complete(self, http: HTTPRequest) -> Response:
+        self.check_ready()
+        asked = await body.read(http)
+        try:
+            prompts = [
+                self.loader.tokens_of(given) if isinstance(given, str) else self.loader.check_tokens(given)
+                for given in body.prompts(asked)
+            ]
+        except ValueError as error:
+            raise body.bad(f"{error}.") from error
+        by_id = asked.get("return_tokens_as_token_ids") is True
+        wanted = Wanted(prompts, "max_tokens", DEFAULT_COMPLETION, body.logprobs(asked), by_id)
+        return await self.answer(http, asked, Completion, wanted)
+
+    async def embed(self, http: HTTPRequest) -> Response:
+        raise body.bad(
+            "This engine makes no embeddings: its model was trained to write. Serve one that embeds on vLLM."
+        )
+
+    async def answer(self, http: HTTPRequest, asked: dict[str, Any], kind: type[Answer], wanted: Wanted) -> Response:
+        model = body.text_of(asked, "model")
         if model != self.name and model not in self.loader.adapters:
             raise Refused(404, "NotFoundError", f"The model `{model}` does not exist.")
         events: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def emit(index: int, text: str, reason: str | None) -> None:
+        def emit(index: int, text: str, reason: str | None, made: int) -> None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed: the server stops
-                loop.call_soon_threadsafe(events.put_nowait, (index, text, reason))
+                loop.call_soon_threadsafe(events.put_nowait, (index, text, reason, made))
 
-        requests = self.requests(body, model, emit)
+        n = int(body.number(asked, "n", 1, 1, MOST_ANSWERS))
+        requests = self.requests(asked, model, wanted, n, emit)
+        self.asked, self.answers = self.asked + len(wanted.prompts), self.answers + len(requests)
+        self.open = [one for one in self.open if not one.over] + requests
         for request in requests:
             self.loader.submit(request)
-        answer = Answer(model, requests, events)
-        if body.get("stream"):
-            usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            return StreamingResponse(answer.stream(usage), media_type="text/event-stream")
+        answer = kind(model, requests, n, events)
+        if asked.get("stream"):
+            options = asked.get("stream_options") or {}
+            usage = bool(options.get("include_usage"))
+            told = answer.stream(usage, usage and bool(options.get("continuous_usage_stats")))
+            return StreamingResponse(told, media_type="text/event-stream")
         return await answer.whole(http)
 
-    def requests(self, body: dict[str, Any], model: str, emit: Callable[..., None]) -> list[Request]:
-        """One for each of the `n` answers; with a seed each answer has its own, so that they differ."""
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-            raise Refused(400, "BadRequestError", "'messages' must be a list with at least one message.")
-        plain = [{"role": str(message.get("role", "user")), "content": content_of(message)} for message in messages]
-        prompt = self.loader.encode(plain)
-        seed = None if body.get("seed") is None else int(number(body, "seed", 0))
+    def requests(
+        self, asked: dict[str, Any], model: str, wanted: Wanted, n: int, emit: Callable[..., None]
+    ) -> list[Request]:
+        """`n` for each prompt; with a seed each of these has its own, so that they differ."""
+        seed = None if asked.get("seed") is None else int(body.number(asked, "seed", 0))
         return [
             Request(
                 prompt=prompt,
                 adapter=None if model == self.name else model,
-                max_tokens=self.length(body, len(prompt)),
-                emit=functools.partial(emit, index),
-                temperature=number(body, "temperature", 1.0, 0, 10),
-                top_p=number(body, "top_p", 1.0, 1e-6, 1),
-                seed=None if seed is None else seed + index,
-                stop=stops(body),
+                max_tokens=self.length(asked, wanted, len(prompt)),
+                emit=functools.partial(emit, at * n + number),
+                temperature=body.number(asked, "temperature", 1.0, 0, 10),
+                top_p=body.number(asked, "top_p", 1.0, 1e-6, 1),
+                seed=None if seed is None else seed + number,
+                stop=body.stops(asked),
+                logprobs=wanted.logprobs,
+                by_id=wanted.by_id,
             )
-            for index in range(int(number(body, "n", 1, 1, MOST_ANSWERS)))
+            for at, prompt in enumerate(wanted.prompts)
+            for number in range(n)
         ]
 
-    def length(self, body: dict[str, Any], prompt: int) -> int:
+    def length(self, asked: dict[str, Any], wanted: Wanted, prompt: int) -> int:
         """How many tokens the answer may have; refuses what does not fit the context beside the prompt."""
         room = self.loader.context - prompt
-        asked = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-        wanted = int(number(body, asked, max(1, min(room, DEFAULT_MAX_TOKENS)), 1))
-        if wanted > room:
-            raise Refused(
-                400,
-                "BadRequestError",
+        length = int(body.number(asked, wanted.length, max(1, min(room, wanted.default)), 1))
+        if length > room:
+            raise body.bad(
                 f"This model's maximum context length is {self.loader.context} tokens. However, you requested "
-                f"{wanted} output tokens and your prompt contains {prompt} input tokens.",
+                f"{length} output tokens and your prompt contains {prompt} input tokens."
             )
-        return wanted
+        return length
+
+    async def metrics(self, http: HTTPRequest) -> Response:
+        """What was read and made since the start, by vLLM's names: each of `n` answers reads its prompt."""
+        return PlainTextResponse(
+            exposition(
+                [
+                    ("process_start_time_seconds", "gauge", self.started),
+                    ("vllm:num_requests_running", "gauge", sum(not one.over for one in self.open)),
+                    ("vllm:prompt_tokens_total", "counter", self.loader.prompt_tokens),
+                    ("vllm:generation_tokens_total", "counter", self.loader.generation_tokens),
+                    ("vllm:request_params_n_sum", "untyped", self.answers),
+                    ("vllm:request_params_n_count", "untyped", self.asked),
+                ]
+            )
+        )
+
+
+@dataclass
+class Wanted:
+    """What is to be answered: token ids of prompts, which field says how long and what it is by default, logprobs."""
+
+    prompts: list[list[int]]
+    length: str
+    default: int
+    logprobs: int | None
+    by_id: bool = False
 
 
 async def refuse(http: HTTPRequest, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response()
-
-
-async def read(http: HTTPRequest) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await http.body())
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "BadRequestError", f"The body is not JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise Refused(400, "BadRequestError", "The body must be a JSON object.")
-    return body
-
-
-def text_of(body: dict[str, Any], name: str) -> str:
-    if not isinstance(body.get(name), str) or not body[name]:
-        raise Refused(400, "BadRequestError", f"'{name}' must be a text.")
-    return str(body[name])
-
-
-def number(body: dict[str, Any], name: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
-    value = body.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(400, "BadRequestError", f"'{name}' must be a number.")
-    if not low <= value <= high:
-        raise Refused(400, "BadRequestError", f"'{name}' must lie between {low:g} and {high:g}; it is {value}.")
-    return value
-
-
-def stops(body: dict[str, Any]) -> list[str]:
-    stop = body.get("stop") or []
-    found = [stop] if isinstance(stop, str) else stop
-    if not isinstance(found, list) or not all(isinstance(text, str) and text for text in found):
-        raise Refused(400, "BadRequestError", "'stop' must be a text or a list of texts.")
-    return found
-
-
-def content_of(message: dict[str, Any]) -> str:
-    """The text of a message; text parts are joined."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(content)
 
 
 def main() -> None:

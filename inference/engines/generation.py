@@ -2,8 +2,7 @@
 
 Requests that wait together are generated together on a left-padded batch, each with its own adapter, temperature, seed
 and length (`generate(adapter_names=[...])` is exact). Loading and unloading are jobs in the same queue, so that no
-adapter changes under a request. Sampling is the Gumbel-max trick on the logits of a row, which is an exact draw from
-softmax(logits / temperature) and leaves greedy rows of the same batch untouched (Maddison et al. 2014, "A* sampling").
+adapter changes under a request. What is drawn is `sampling`'s.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.engines.sampling import Sampler
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,24 +26,34 @@ BASE = "__base__"  # PEFT's name for "no adapter"
 BATCH = 8  # requests generated together
 GATHER = 0.004  # seconds to wait for companions
 BROKEN = "\ufffd"  # what a half-decoded character looks like
+MOST_PIECES = 4  # bytes of a character in UTF-8
+
+Logged = list[tuple[str, float]]  # a token and its log-probability, then the likeliest of its alternatives
 
 
 @dataclass
 class Request:
-    """One answer to make. `emit(text, finish_reason | None)` is called from the model's thread."""
+    """One answer to make. `emit(text, finish_reason | None, tokens so far)` is called from the model's thread."""
 
     prompt: list[int]
     adapter: str | None  # None: the base model
     max_tokens: int
-    emit: Callable[[str, str | None], None]
+    emit: Callable[[str, str | None, int], None]
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
     stop: list[str] = field(default_factory=list)
+    logprobs: int | None = None
+    by_id: bool = False  # tokens are named `token_id:7` there, as vLLM does on request
+    logs: list[Logged] = field(default_factory=list)  # of each of `tokens`, if wanted
     cancelled: bool = False
     tokens: list[int] = field(default_factory=list)
     sent: str = ""
     finished: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.finished or self.cancelled
 
 
 Job = Request | Callable[[], None] | None  # None ends the thread
@@ -57,6 +68,7 @@ class Loader:
         self.ahead: list[Job] = []  # taken from the queue while a batch was gathered, to be done next
         self.adapters: dict[str, str] = {}  # the caller's name -> PEFT's (a module name: no dots)
         self.loads = 0
+        self.prompt_tokens = self.generation_tokens = 0  # read and made since the start
         self.model: Any = None
         self.tokenizer: Any = None
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -89,6 +101,17 @@ class Loader:
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def tokens_of(self, text: str) -> list[int]:
+        """Of a bare text, as the tokenizer begins and ends one."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def check_tokens(self, ids: list[int]) -> list[int]:
+        """Token ids of a prompt; raises ValueError for one that the model does not know."""
+        size = self.model.get_input_embeddings().num_embeddings
+        if max(ids) >= size:
+            raise ValueError(f"token {max(ids)} is not one of the model's {size}")
+        return ids
 
     def submit(self, request: Request) -> None:
         self.jobs.put(request)
@@ -160,7 +183,8 @@ def generate(loader: Loader, batch: list[Request]) -> None:
 
     A request whose adapter was unloaded while it waited fails too: never does another model answer in its name.
     """
-    there = [request for request in batch if request.adapter is None or request.adapter in loader.adapters]
+    wanted = [request for request in batch if not request.cancelled]
+    there = [request for request in wanted if request.adapter is None or request.adapter in loader.adapters]
     try:
         if there:
             _generate(loader, there)
@@ -169,7 +193,7 @@ def generate(loader: Loader, batch: list[Request]) -> None:
     for request in batch:
         if not request.finished:
             request.finished = True
-            request.emit("", "error")
+            request.emit("", "error", len(request.tokens))
 
 
 def _generate(loader: Loader, batch: list[Request]) -> None:
@@ -177,7 +201,7 @@ def _generate(loader: Loader, batch: list[Request]) -> None:
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
     padded = loader.tokenizer.pad({"input_ids": [request.prompt for request in batch]}, return_tensors="pt")
-    progress = Progress(loader, batch)
+    sampler = Sampler(batch)
     options: dict[str, Any] = {}
     if loader.adapters:
         options["adapter_names"] = [loader.adapters[r.adapter] if r.adapter else BASE for r in batch]
@@ -186,67 +210,55 @@ def _generate(loader: Loader, batch: list[Request]) -> None:
             **{name: tensor.to(loader.model.device) for name, tensor in padded.items()},
             max_new_tokens=max(request.max_tokens for request in batch),
             do_sample=False,
-            logits_processor=LogitsProcessorList([Sampler(batch)]),
-            stopping_criteria=StoppingCriteriaList([progress]),
+            logits_processor=LogitsProcessorList([sampler]),
+            stopping_criteria=StoppingCriteriaList([Progress(loader, batch, sampler)]),
             **options,
         )
-
-
-class Sampler:
-    """A logits processor that makes argmax a draw for the rows that sample, each with its own generator."""
-
-    def __init__(self, batch: list[Request]) -> None:
-        import torch
-
-        self.batch = batch
-        self.generators = []
-        for request in batch:
-            generator = torch.Generator()
-            if request.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(request.seed % 2**63)  # torch refuses more, the wire does not
-            self.generators.append(generator)
-
-    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        for row, request in enumerate(self.batch):
-            if request.temperature <= 0:
-                continue
-            logits = nucleus(scores[row].float() / request.temperature, request.top_p)
-            uniform = torch.rand(logits.shape, generator=self.generators[row]).clamp_min(1e-20).to(logits.device)
-            scores[row] = logits - torch.log(-torch.log(uniform))
-        return scores
-
-
-def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keeps the smallest set of tokens whose probability reaches `top_p` (Holtzman et al. 2020)."""
-    import torch
-
-    if top_p >= 1:
-        return logits
-    ordered, order = logits.sort(descending=True)
-    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    return logits.index_fill(0, order[before >= top_p], -torch.inf)
 
 
 class Progress:
     """A stopping criterion that also hands out the text of each row as it grows."""
 
-    def __init__(self, loader: Loader, batch: list[Request]) -> None:
-        self.loader = loader
-        self.batch = batch
+    def __init__(self, loader: Loader, batch: list[Request], sampler: Sampler) -> None:
+        self.loader, self.batch, self.sampler = loader, batch, sampler
 
     def __call__(self, ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
         import torch
 
         for row, token in enumerate(ids[:, -1].tolist()):
-            if not self.batch[row].finished:
-                self._advance(self.batch[row], token)
+            request = self.batch[row]
+            if not request.finished:
+                if request.logprobs is not None:
+                    request.logs.append(self._logged(self.sampler.logs[row], request, token))
+                self._advance(request, token)
         return torch.tensor([request.finished for request in self.batch], device=ids.device)
 
+    def _logged(self, logs: torch.Tensor, request: Request, token: int) -> Logged:
+        likeliest = logs.topk(request.logprobs).indices.tolist() if request.logprobs else []
+        named = [token, *(one for one in likeliest if one != token)]
+        if request.by_id:
+            return [(f"token_id:{one}", float(logs[one])) for one in named]
+        return [(self._piece(request.tokens[-MOST_PIECES:], one), float(logs[one])) for one in named]
+
+    def _piece(self, before: list[int], token: int) -> str:
+        """What `token` says after `before`. As vLLM tells it, a piece of a character says nothing, and the one that
+        completes it says all of it.
+        """
+        decode = self.loader.tokenizer.decode
+        text = str(decode([token]))
+        for count in range(1, len(before) + 1) if text.endswith(BROKEN) else ():
+            context = before[-count:]
+            whole = str(decode([*context, token]))
+            if not whole.endswith(BROKEN):
+                while context and decode([context[-1]]).endswith(BROKEN):
+                    context.pop()
+                return whole[len(decode(context)) :] if context else whole
+        return "" if text.endswith(BROKEN) else text
+
     def _advance(self, request: Request, token: int) -> None:
+        if not request.tokens:
+            self.loader.prompt_tokens += len(request.prompt)
+        self.loader.generation_tokens += 1
         request.tokens.append(token)
         ended = token == self.loader.tokenizer.eos_token_id
         text = self.loader.tokenizer.decode(request.tokens[:-1] if ended else request.tokens)
@@ -262,4 +274,4 @@ class Progress:
         fresh, request.sent = text[len(request.sent) :], text
         request.finished = reason is not None
         if fresh or reason:
-            request.emit(fresh, reason)
+            request.emit(fresh, reason, len(request.tokens))

@@ -16,7 +16,7 @@ from inference.gateway.pipeline import Unavailable
 from inference.gateway.reply import Receive, Reply, Scope
 from inference.gateway.snapshot import Key, TenantSnapshot
 from inference.gateway.telemetry import Telemetry
-from inference.gateway.upstream import EngineUnavailable, Response, WrongKey
+from inference.gateway.upstream import EngineRefused, EngineUnavailable, Response, WrongKey
 from inference.gateway.watching import Watch
 from inference.protocol import Refusal, Request
 from tenants import decisions
@@ -78,25 +78,49 @@ class Answering:
     async def _answer(self, asked: Asked) -> None:
         """Top to bottom; whatever happens after the admission, the call is settled once."""
         call, verdict = await self._admit(asked)
-        settle, headers = partial(self._settle, asked, call), refusing.windows(verdict) | call.headers()
+        settle, windows = partial(self._settle, asked, call), refusing.windows(verdict)
         self._watch.begin(call, asked.receive)
         try:
-            async with await self._fleet.post(call, call.guard()) as response:
-                if asked.request.stream:
-                    await self._stream(call, response, headers, asked.reply, settle)
-                else:
-                    asked.body = await call.plain(response)
-                    await call.settle(settle, "settled")
-                    await asked.reply.json(200, asked.body, headers)
+            try:
+                await self._ask(asked, call, settle, windows)
+            except EngineUnavailable as nobody:
+                await self._ask_another(nobody, asked, call, settle, windows)
         except Refusal as refusal:
-            if isinstance(refusal, WrongKey):
-                await self._door.doubt(call.current, call.key)
             refusal = await self._ended(call, refusal, settle)
-            refusal.also = headers
+            refusal.also = windows | call.headers()
             raise refusal from None
         finally:
             self._watch.end(call)
             await call.settle(settle, "aborted", "interrupted")
+
+    async def _ask(self, asked: Asked, call: Call, settle: Settle, windows: dict[str, str]) -> None:
+        """Raises EngineUnavailable where the caller has been sent nothing."""
+        try:
+            answering = await self._fleet.post(call, call.guard())
+        except WrongKey:
+            await self._door.doubt(call.current, call.key)
+            raise
+        async with answering as response:
+            headers = windows | call.headers()
+            if asked.request.stream:
+                await self._stream(call, response, headers, asked.reply, settle)
+            else:
+                asked.body = await call.plain(response)
+                await call.settle(settle, "settled")
+                await asked.reply.json(200, asked.body, headers)
+
+    async def _ask_another(
+        self, nobody: EngineUnavailable, asked: Asked, call: Call, settle: Settle, windows: dict[str, str]
+    ) -> None:
+        """The same of the fallback; what it refuses was right for the model that was asked for: raises `nobody`."""
+        chosen = call.target.served
+        if not call.fall_back():
+            raise nobody
+        self._telemetry.fell_back(chosen, call.target.served)
+        try:
+            await self._ask(asked, call, settle, windows)
+        except (EngineUnavailable, EngineRefused):
+            raise nobody from None
 
     async def _stream(
         self, call: Call, response: Response, headers: dict[str, str], answer: Reply, settle: Settle
@@ -183,8 +207,7 @@ def _plan(request_id: str, snapshot: TenantSnapshot, key: Key, request: Request)
     if choice is None:
         message = f"{request.model} has no price yet. The operator adds {route.unpriced} to the price book."
         raise Refusal(503, "model_not_priced", message, "model")
-    context = choice.target.context_tokens
-    if context and (request.max_tokens or 0) > context:
-        message = f"max_tokens is at most {context}, the context of {request.model}."
+    if not choice.target.has_room(request.max_tokens):
+        message = f"max_tokens is at most {choice.target.context_tokens}, the context of {request.model}."
         raise Refusal(400, "invalid_request", message, "max_tokens")
     return Call(request_id, snapshot, key, request, choice)

@@ -12,7 +12,7 @@ import orjson
 
 from inference import protocol
 from inference.gateway import connection, upstream
-from inference.gateway.snapshot import Choice, Host, Key, TenantSnapshot
+from inference.gateway.snapshot import Choice, Host, Key, Target, TenantSnapshot
 from inference.guardrails import engine
 from inference.protocol import Refusal, Request
 from tenants import metering
@@ -20,6 +20,7 @@ from tenants import metering
 Settle = Callable[[metering.Event], Awaitable[None]]
 Emit = Callable[[bytes], Awaitable[None]]
 NOBODY = Host("", "")  # no engine was asked
+FALLBACK = "fallback"  # the arm of what answered in the place of the one that was drawn
 BYTES_PER_TOKEN = 4  # for a prompt whose count the engine did not report
 
 
@@ -30,7 +31,7 @@ def new_id() -> str:
 class Meter:
     """What the answers turned out to be; usage as the engine reports it, else counted."""
 
-    __slots__ = ("answers", "begun", "deltas", "first", "most", "started", "usage")
+    __slots__ = ("answers", "begun", "deltas", "first", "most", "parts", "started", "usage")
 
     def __init__(self, answers: int, most: int = protocol.MOST_REPORTED) -> None:
         """For so many answers, which together have `most` tokens at most."""
@@ -38,6 +39,7 @@ class Meter:
         self.answers = [hashlib.sha256() for _ in range(answers)]
         self.deltas, self.begun = 0, False
         self.usage: tuple[int, int, int] | None = None
+        self.parts: dict[int, tuple[int, int, int]] = {}
 
     def saw(self, text: str, index: Any, tokens: int = 1) -> None:
         """`index` says of which answer `text` is a part; raises LookupError for one that nobody asked for."""
@@ -49,6 +51,14 @@ class Meter:
 
     def report(self, usage: Any) -> None:
         self.usage = protocol.usage_of(usage) or self.usage
+
+    def report_part(self, usage: Any, index: int, n: int) -> None:
+        """Of one of several answers under way, `n` to each prompt; an engine counts its tokens and its prompt's."""
+        if told := protocol.usage_of(usage):
+            self.parts[index] = told
+            prompts = {at // n: (inputs, cached) for at, (inputs, _, cached) in self.parts.items()}
+            inputs, cached = map(sum, zip(*prompts.values(), strict=True))
+            self.usage = inputs, sum(outputs for _, outputs, _ in self.parts.values()), cached
 
     def tokens(self, size: int) -> tuple[int, int, int]:
         """(input, output, cached input). A call that ended before anything was produced counts nothing, but for one
@@ -72,6 +82,14 @@ class Meter:
         return round(((until or time.monotonic()) - self.started) * 1000)
 
 
+def _usable(choice: Choice, request: Request) -> Target | None:
+    """The fallback, where another model's answer is one at all: embeddings of two models have nothing in common."""
+    fallback = choice.fallback
+    if not fallback or fallback.served == choice.target.served or not request.operation.answers:
+        return None
+    return fallback if fallback.has_room(request.max_tokens) else None
+
+
 class Call(upstream.Caller):
     """A request on its way. `event` becomes its ledger row; `hold_nano` and `tokens` are the most it can take.
 
@@ -80,16 +98,14 @@ class Call(upstream.Caller):
     """
 
     def __init__(self, request_id: str, snapshot: TenantSnapshot, key: Key, request: Request, choice: Choice) -> None:
-        target = choice.target
+        target, self.fallback = choice.target, _usable(choice, request)
         self.current, self.key, self.request, self.target = snapshot, key, request, target
         self.policy, self.terms = snapshot.policy, key.terms
-        self.max_tokens = request.max_tokens or target.longest_answer(key.default_max_tokens, request.input_bound)
-        answers = request.answers * self.max_tokens
-        self.tokens = request.input_bound + answers
-        bound = request.input_bound
-        # Read from a cache or not.
-        self.hold_nano = max(target.cost(bound, answers), target.cost(bound, answers, bound))
-        self.meter = Meter(request.answers, answers)
+        self.max_tokens = self._longest(target)
+        self.tokens, self.hold_nano = self._most(target)
+        if self.fallback:
+            self.tokens, self.hold_nano = map(max, (self.tokens, self.hold_nano), self._most(self.fallback))
+        self.meter = Meter(request.answers, request.answers * self.max_tokens)
         # The caller sees the model it asked for, and an id that is the ledger's.
         self._names = {"id": request_id, "model": request.model}
         self.host: Host | None = None
@@ -112,6 +128,30 @@ class Call(upstream.Caller):
             policy_digest=snapshot.policy.digest,
             base_digest=target.base_digest,
         )
+
+    def _longest(self, target: Target) -> int:
+        """Tokens of one answer by `target`, at most."""
+        request = self.request
+        return request.max_tokens or target.longest_answer(self.key.default_max_tokens, request.input_bound)
+
+    def _most(self, target: Target) -> tuple[int, int]:
+        """Tokens and nano-dollars that `target` can take for all of it, the prompt read from a cache or not."""
+        bound = self.request.input_bound
+        answers = self.request.answers * self._longest(target)
+        return bound + answers, max(target.cost(bound, answers), target.cost(bound, answers, bound))
+
+    def fall_back(self) -> bool:
+        """From now on the fallback is what answers, and what the ledger is told of; False if there is none."""
+        target, begun = self.fallback, self.meter.started
+        if not target or self.over:
+            return False
+        self.target, self.fallback, self.host = target, None, None
+        self.max_tokens = self._longest(target)
+        self.meter = Meter(self.request.answers, self.request.answers * self.max_tokens)
+        self.meter.started = begun
+        answers = {"served": target.served, "adapter_digest": target.adapter_digest, "base_digest": target.base_digest}
+        self.event = self.event.ending("estimated", arm=FALLBACK, price=target.price, **answers)
+        return True
 
     def headers(self) -> dict[str, str]:
         arm, digest = self.event.arm, self.event.adapter_digest
@@ -158,10 +198,11 @@ class Call(upstream.Caller):
         """One event as the caller gets it, and nothing of one that is none of its business."""
         if "error" in chunk:
             raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
-        usage = chunk.pop("usage", None)
-        if usage:
+        usage, choices = chunk.pop("usage", None), chunk.get("choices")
+        if usage and choices and len(self.meter.answers) > 1:
+            self.meter.report_part(usage, choices[0].get("index", 0), self.request.n)
+        elif usage:
             self.meter.report(usage)
-        choices = chunk.get("choices")
         for choice in choices or ():
             text, is_token = self.request.operation.delta(choice)
             if is_token:

@@ -46,6 +46,10 @@ class Target:
     base_digest: str = ""
     hosts: tuple[Host, ...] = ()
 
+    def has_room(self, max_tokens: int | None) -> bool:
+        """Whether an answer of so many tokens fits into the context at all."""
+        return not self.context_tokens or (max_tokens or 0) <= self.context_tokens
+
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """Nano-dollars; the cached tokens are among the input's."""
         prices = (self.input_nano_per_mtok, self.output_nano_per_mtok)
@@ -65,11 +69,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`weight_bp` is the probability with which this arm was chosen, in 1/10,000."""
+    """`weight_bp` is the probability with which this arm was chosen, in 1/10,000; `fallback` answers if nobody does."""
 
     target: Target
     arm: str = ""
     weight_bp: int = 0
+    fallback: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Route:
     is_alias: bool = False
     unpriced: str = ""
     created: int = 0  # seconds since 1970
+    fallback: Target | None = None
 
     def choose(self, caller: str) -> Choice | None:
         """The arm for `caller`, the same one as long as salt and weight stay; None if it has no price."""
@@ -95,8 +101,9 @@ class Route:
         if not self.is_alias:
             return Choice(self.champion)
         if self.challenger and bucket(self.salt, caller) < self.challenger_bp:
-            return Choice(self.challenger, "challenger", self.challenger_bp)
-        return Choice(self.champion, "champion", BASIS - (self.challenger_bp if self.challenger else 0))
+            return Choice(self.challenger, "challenger", self.challenger_bp, self.fallback)
+        share = BASIS - (self.challenger_bp if self.challenger else 0)
+        return Choice(self.champion, "champion", share, self.fallback)
 
 
 def bucket(salt: str, caller: str) -> int:

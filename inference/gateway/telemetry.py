@@ -62,6 +62,12 @@ tokens = Counter(
     registry=registry,
 )
 calls = Counter("paramstack_gateway_calls", "Admitted calls by how they ended.", ("status",), registry=registry)
+fallbacks = Counter(
+    "paramstack_gateway_fallbacks",
+    "Calls that went to the fallback of their alias, by what did not answer and what was asked instead.",
+    ("gen_ai_request_model", "paramstack_fallback"),
+    registry=registry,
+)
 refusals = Counter("paramstack_gateway_refusals", "Calls refused before admission.", ("code",), registry=registry)
 in_flight = Gauge("paramstack_gateway_in_flight_requests", "Under way.", registry=registry, multiprocess_mode="livesum")
 dropped = Counter("paramstack_gateway_dropped_log_lines", "Lines that nobody could take in time.", registry=registry)
@@ -118,6 +124,10 @@ class Telemetry:
         if self._lines:
             self._say(event, operation, place[2])
 
+    def fell_back(self, served: str, fallback: str) -> None:
+        """No engine answered for `served`."""
+        fallbacks.labels(served, fallback).inc()
+
     def refused(self, code: str) -> None:
         """A call that was not admitted; codes are our own words."""
         refusals.labels(code).inc()
@@ -134,6 +144,7 @@ class Telemetry:
             "key": event.key,
             "model": event.model,
             "served": event.served,
+            "arm": event.arm,
             "engine": host,
             "status": event.status,
             "reason": event.reason,

@@ -75,8 +75,10 @@ class Engine:
         self.tokens = ["Mer", "haba", " dün", "ya"]
         self.pause = 0.0  # seconds between tokens
         self.usage: bool | dict[str, Any] = True  # what it reports; True: as it is
+        self.counts = False  # whether it reports with every token too
         self.break_after: int | None = None
         self.refuse: int | None = None
+        self.fails: dict[str, int] = {}  # model -> status it answers; 0: it hangs up instead
         self.asked: list[dict[str, Any]] = []
         self.written = 0
         self.loaded: dict[str, str] = {}  # name -> path
@@ -140,6 +142,10 @@ class Engine:
         self.asked.append(body)
         if self.refuse:
             return web.json_response({"error": {"message": "No."}}, status=self.refuse)
+        if body["model"] in self.fails:
+            if status := self.fails[body["model"]]:
+                return web.json_response({"error": {"message": "No."}}, status=status)
+            request.transport.abort()  # type: ignore[union-attr]
         if body["stream"]:
             return await self._stream(request, body, plain)
         await asyncio.sleep(self.pause)
@@ -161,8 +167,12 @@ class Engine:
             for index in range(body.get("n", 1)):
                 said = {"text": token} if plain else {"delta": {"content": token}}
                 choices = [{"index": index, "finish_reason": None} | said]
+                if self.counts:  # as vLLM: of this answer
+                    of_it = {"prompt_tokens": 7, "completion_tokens": number + 1, "total_tokens": 8 + number}
+                    head["usage"] = of_it
                 await response.write(b"data: %s\n\n" % json.dumps(head | {"choices": choices}).encode())
                 self.written += 1
+        head.pop("usage", None)
         if self.usage and body["stream_options"]["include_usage"]:
             last = head | {"choices": [], "usage": self._usage(body)}
             await response.write(b"data: %s\n\n" % json.dumps(last).encode())

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from inference import registry, snapshots
 from inference.gateway import cache, refusing
+from inference.gateway.call import Meter
 from inference.gateway.snapshot import Target
 from inference.models import BaseModel
 from inference.tests.conftest import ANSWER
@@ -253,6 +254,29 @@ def test_several_answers_are_one_call(serving, key, stream):
     each = hashlib.sha256(ANSWER.encode()).hexdigest()
     assert row.answer_digest == hashlib.sha256((each + each).encode()).hexdigest()
     assert serving.engine.asked[0]["n"] == 2
+
+
+def test_who_leaves_a_stream_of_several_answers_pays_for_all_of_them(serving, key, engine):
+    """Under way an engine reports the tokens of the one answer that an event is a part of."""
+    engine.counts, engine.pause, engine.tokens = True, 0.05, ["a"] * 200
+    for number, _ in enumerate(serving.stream(key, {"n": 3, "max_tokens": 300})):
+        if number == 30:
+            break
+    while not (rows := serving.rows()):
+        time.sleep(0.05)
+    (row,) = rows
+    assert (row.status, row.reason, row.input_tokens) == ("aborted", "client_disconnected", 7)
+    assert 30 <= row.output_tokens <= engine.written < 600
+    assert row.output_tokens >= engine.written - 3  # one event each may have been on its way
+
+
+def test_prompts_are_counted_once_each_whatever_the_answers():
+    meter = Meter(4)
+    for index, (read, made) in enumerate([(7, 1), (7, 5), (9, 2), (9, 4)]):
+        meter.report_part({"prompt_tokens": read, "completion_tokens": made}, index, 2)
+    assert meter.tokens(0) == (16, 12, 0)
+    meter.report({"prompt_tokens": 16, "completion_tokens": 20})
+    assert meter.tokens(0) == (16, 20, 0)
 
 
 def test_an_answer_without_a_report_never_counts_more_than_was_held(serving, key, base, cast):

@@ -132,10 +132,11 @@ def test_sampling_follows_the_softmax():
     """Gumbel-max draws token i with probability softmax(logits)_i: chi-squared over 4,000 draws of three tokens."""
     import torch
 
-    from inference.engines.generation import Request, Sampler
+    from inference.engines.generation import Request
+    from inference.engines.sampling import Sampler
 
     logits = torch.tensor([[1.0, 0.0, -1.0]])
-    sampler = Sampler([Request([0], "base", 1, lambda text, reason: None, temperature=1.0, seed=3)])
+    sampler = Sampler([Request([0], "base", 1, lambda text, reason, made: None, temperature=1.0, seed=3)])
     counts = torch.zeros(3)
     for _ in range(4_000):
         counts[sampler(torch.zeros(1, 1), logits.clone()).argmax()] += 1
@@ -231,13 +232,13 @@ def test_an_endless_seed_is_a_seed(engine):
 def test_nobody_answers_in_the_name_of_an_adapter_that_left_meanwhile(files):
     from inference.engines.generation import Loader, Request, generate
 
-    said: list[tuple[str, str | None]] = []
+    said: list[tuple[str, str | None, int]] = []
     loader = Loader(files / "base")
     loader.open()
     late = Request(loader.encode([{"role": "user", "content": "a"}]), "gone", 4, lambda *event: said.append(event))
     generate(loader, [late])
     loader.close()
-    assert said == [("", "error")]
+    assert said == [("", "error", 0)]
 
 
 def test_an_unloaded_adapter_is_gone_and_the_others_stay(files, engine):

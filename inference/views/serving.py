@@ -153,8 +153,11 @@ def _rollouts(request: access.Request) -> dict[str, Any]:
     start = forms.StartRollout(tenant=tenant)
     return {
         "page": Paginator(rows, PAGE).get_page(request.GET.get("page")),
-        "aliases": Alias.objects.filter(tenant=tenant).select_related("base", "champion", "challenger"),
+        "aliases": Alias.objects.filter(tenant=tenant).select_related(
+            "base", "champion", "challenger", "fallback_base", "fallback_adapter"
+        ),
         "start": start,
+        "fallback": forms.Fallback(tenant=tenant),
         "startable": Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED).exists(),
         "bases": BaseModel.objects.count(),
         "shares": forms.SHARES,
@@ -173,6 +176,21 @@ def alias_create(request: access.Request) -> HttpResponse:
         except IntegrityError:
             form.add_error("name", _("This name is taken."))
     return render(request, "inference/rollouts.html", _rollouts(request) | {"form": form}, status=422)
+
+
+@require_POST
+@access.requires("engineer")
+def alias_fallback(request: access.Request) -> HttpResponse:
+    form = forms.Fallback(request.POST, tenant=request.tenant)
+    if not form.is_valid():
+        messages.error(request, _("Choose a model name, and a base model or a loaded adapter."))
+        return redirect("rollouts", request.tenant.slug)
+    wanted = form.cleaned_data["target"]
+    with explained(request):
+        target = aliases.target(request.tenant, wanted) if wanted else None
+        aliases.set_fallback(form.cleaned_data["alias"], target, request.user)
+        messages.success(request, _("It holds from the next call on."))
+    return redirect("rollouts", request.tenant.slug)
 
 
 @require_POST

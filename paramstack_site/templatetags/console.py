@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
 from inference.models import Adapter
-from paramstack_site.words import ACTIONS, STAGES, STATES, STATUS, SUBJECTS
+from paramstack_site.words import ACTIONS, ARMS, STAGES, STATES, STATUS, SUBJECTS
 from tenants import costs
 from tenants.models import NANO, Tenant
 from training.models import Source, TrainingRun
@@ -243,6 +243,12 @@ def compact(value: Any) -> str:
 def action(name: str) -> Any:
     """An audit action in words; one without words shows its name."""
     return ACTIONS.get(name, name)
+
+
+@register.filter
+def arm(name: str) -> Any:
+    """Who answered for a model name, in words."""
+    return ARMS.get(name, name)
 
 
 @register.filter

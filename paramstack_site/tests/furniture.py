@@ -54,6 +54,7 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
         "run": trained.pk,
         "job": trained.job.pk,
         "adapter": adapter.pk,
+        "alias": f"{tenant.slug}-destek",
         "rollout": rollouts.start(aliases.create(tenant, f"{tenant.slug}-destek", base, user), adapter, user).pk,
         "key": key.pk,
         "receipt": f"req_{tenant.slug}_0",

@@ -25,6 +25,7 @@ OBJECTS = {
     "runs": "run",
     "jobs": "job",
     "adapters": "adapter",
+    "aliases": "alias",
     "rollouts": "rollout",
     "keys": "key",
     "usage": "receipt",

@@ -148,6 +148,7 @@ def test_a_decision_by_plain_form_shows_the_next_pair_and_can_be_taken_back(clie
 
 WRITES = [
     ("dataset_sample", ()), ("freeze", ("rlaif_run",)), ("adapter_load", ("adapter",)), ("alias_create", ()),
+    ("alias_fallback", ()),
     ("rollout_start", ()), ("rollout_stop", ("rollout",)), ("rollout_promote", ("rollout",)), ("key_create", ()),
     ("rollout_weight", ("rollout",)), ("adapter_unload", ("adapter",)),
 ]  # fmt: skip

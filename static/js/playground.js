@@ -171,7 +171,7 @@ function report(side, response, seen, total) {
   const head = name => response.headers.get(name) || "";
   const id = head("x-request-id"), arm = head("x-paramstack-arm"), adapter = head("x-paramstack-adapter");
   const served = fact(side, words.model, "…");
-  if (arm) fact(side, words.arm, words[arm === "challenger" ? "armChallenger" : "armChampion"]);
+  if (arm) fact(side, words.arm, words[`arm${arm[0].toUpperCase()}${arm.slice(1)}`] || arm);
   fact(side, words.adapter, adapter ? coded(adapter) : words.base);
   const tokens = fact(side, words.tokens, seen.usage ? count(seen.usage.prompt_tokens, seen.usage.completion_tokens) : words.booking);
   const ms = number(Math.round(total));

@@ -74,8 +74,8 @@ class UsageEvent(models.Model):
     model = models.CharField(max_length=120)  # what the caller asked for: a base model, an adapter or an alias
     served = models.CharField(max_length=160)  # the engine's name of what answered
     adapter_digest = models.CharField(max_length=64, blank=True)
-    arm = models.CharField(max_length=10, blank=True)  # champion, challenger or empty
-    weight_bp = models.PositiveIntegerField(default=0)  # probability of the arm, in 1/10,000
+    arm = models.CharField(max_length=10, blank=True)  # champion, challenger, fallback or empty
+    weight_bp = models.PositiveIntegerField(default=0)  # probability of the arm that was drawn, in 1/10,000
     price = models.ForeignKey(
         Price, on_delete=models.PROTECT, related_name="+", null=True, db_constraint=False, db_index=False
     )
