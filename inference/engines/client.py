@@ -7,10 +7,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.engines import key
 
+if TYPE_CHECKING:
+    import httpx2
+
+IDLE_SECONDS = 4.0  # servers close a connection that nobody has used for 5 s
 TIMEOUT = 120.0  # seconds; a load reads files, an answer on a CPU takes its time
 
 
@@ -38,6 +42,7 @@ class Engine:
     def __init__(self, url: str, timeout: float = TIMEOUT, key_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self.timeout, self.key_file = timeout, key_file
+        self._http: httpx2.Client | None = None  # made once: reading the certificates of the world takes its time
 
     def health(self) -> dict[str, Any]:
         """Raises EngineDown while the engine is not there or has no model yet."""
@@ -111,8 +116,11 @@ class Engine:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         import httpx2
 
+        if self._http is None:
+            limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
+            self._http = httpx2.Client(timeout=self.timeout, limits=limits)
         try:
-            response = httpx2.request(method, self.url + path, json=body, headers=self.headers(), timeout=self.timeout)
+            response = self._http.request(method, self.url + path, json=body, headers=self.headers())
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:

@@ -182,7 +182,7 @@ def test_who_names_no_length_gets_sixteen_tokens(engine):
         {"prompt": None},
         {"prompt": ""},
         {"prompt": []},
-        {"prompt": [1, 2]},
+        {"prompt": [1, "a"]},
         {"prompt": ["a"] * 65},
         {"echo": True},
         {"logprobs": 21},
@@ -262,3 +262,22 @@ def test_the_metrics_say_what_is_under_way(engine):
             seen.add(engine.metrics()["vllm:num_requests_running"])
     assert 8 in seen
     assert engine.metrics()["vllm:num_requests_running"] == 0
+
+
+def test_a_penalty_is_the_model_s_own_wish_or_the_request_s(engine, files):
+    """As transformers' own: the model's files wish for none, so without a wish there is none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(files / "base"))
+    model: Any = AutoModelForCausalLM.from_pretrained(str(files / "base"))
+    ids = tokenizer("iade nasıl yapılır", return_tensors="pt")
+
+    def alone(penalty: float) -> str:
+        made = model.generate(**ids, max_new_tokens=24, do_sample=False, repetition_penalty=penalty)
+        return str(tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    told = {penalty: alone(penalty) for penalty in (1.0, 1.3, 0.6)}
+    assert len(set(told.values())) == 3
+    asked = [complete(engine, "iade nasıl yapılır", max_tokens=24)]
+    asked += [complete(engine, "iade nasıl yapılır", max_tokens=24, repetition_penalty=one) for one in (1.3, 0.6)]
+    assert [texts(answer) for answer in asked] == [[told[one]] for one in (1.0, 1.3, 0.6)]
