@@ -43,7 +43,7 @@ $(INSTALLED): requirements.txt requirements-app.txt requirements-training.txt | 
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(DEVELOPED): requirements-dev.txt $(INSTALLED)
+$(DEVELOPED): requirements-dev.txt requirements-tracing.txt $(INSTALLED)
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 

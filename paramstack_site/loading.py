@@ -31,7 +31,9 @@ def keep_feedback(tenant: str, key: str, told: Feedback, ours: bool) -> bool:
 
 
 def gateway() -> Gateway:
-    return Gateway(load_snapshot, settings.REDIS_URL, refusals.secret(), keep_feedback, settings.CALL_LOG)
+    return Gateway(
+        load_snapshot, settings.REDIS_URL, refusals.secret(), keep_feedback, settings.CALL_LOG, settings.CALL_SPANS
+    )
 
 
 async def metrics(scope: Scope, send: Send) -> None:

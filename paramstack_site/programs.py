@@ -29,7 +29,7 @@ class Program:
 
 
 def programs(var: Path) -> list[Program]:
-    """The programs of this installation: Redis, the engine and its agent only where no address of another one is set."""
+    """The programs of this installation: Redis and engine, with its agent, only where no address of another is set."""
     redis = [Program("redis", embedded.command(var), priority=1)] if settings.REDIS_EMBEDDED else []
     engine = [Program("engine", engine_command()), Program("engine_agent", manage("engine_agent"))]
     return [

@@ -68,17 +68,21 @@ def _content(message: dict[str, Any]) -> str:
     return str(content)
 
 
-def prompts(body: dict[str, Any]) -> list[str | list[int]]:
-    """The texts to complete, or the one prompt that was given as token ids."""
+def prompts(body: dict[str, Any], vocabulary: int) -> list[str | list[int]]:
+    """What is to be completed: texts, or tokens by their ids, of which there are so many."""
     if body.get("echo"):
         raise bad("'echo' is not supported by this engine.")
     given = body.get("prompt")
-    if isinstance(given, list) and given and all(type(one) is int and one >= 0 for one in given):
-        return [given]
-    texts: list[Any] = given if isinstance(given, list) else [given]
-    if not 0 < len(texts) <= MOST_PROMPTS or not all(isinstance(text, str) and text for text in texts):
-        raise bad(f"'prompt' must be a text or a list of 1 to {MOST_PROMPTS} texts.")
-    return texts
+    found: list[Any] = given if isinstance(given, list) and not _are_ids(given, vocabulary) else [given]
+    if not 0 < len(found) <= MOST_PROMPTS or not all(
+        one and (isinstance(one, str) or _are_ids(one, vocabulary)) for one in found
+    ):
+        raise bad(f"'prompt' must be a text, the ids of tokens, or a list of 1 to {MOST_PROMPTS} of either.")
+    return found
+
+
+def _are_ids(given: Any, vocabulary: int) -> bool:
+    return isinstance(given, list) and all(type(one) is int and 0 <= one < vocabulary for one in given) and bool(given)
 
 
 def chat_logprobs(body: dict[str, Any]) -> int | None:

@@ -39,16 +39,16 @@ class Server:
         self.loader = Loader(path)
         self.name = name
         self.problem = "waiting for base model"
-        self.start = secrets.token_hex(8)  # tells this start from others
         self.started = time.time()
-        self.open: list[Request] = []  # those under way, and some that have ended
         self.asked = self.answers = 0  # prompts, and the answers to them
+        self.start = secrets.token_hex(8)  # tells this start from others
 
     def application(self) -> Starlette:
         routes = [
             Route("/health", self.health),
             Route("/v1/models", self.models),
             Route("/metrics", self.metrics),
+            Route("/version", self.version),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.complete, methods=["POST"]),
             Route("/v1/embeddings", self.embed, methods=["POST"]),
@@ -128,15 +128,9 @@ class Server:
     async def complete(self, http: HTTPRequest) -> Response:
         self.check_ready()
         asked = await body.read(http)
-        try:
-            prompts = [
-                self.loader.tokens_of(given) if isinstance(given, str) else self.loader.check_tokens(given)
-                for given in body.prompts(asked)
-            ]
-        except ValueError as error:
-            raise body.bad(f"{error}.") from error
-        by_id = asked.get("return_tokens_as_token_ids") is True
-        wanted = Wanted(prompts, "max_tokens", DEFAULT_COMPLETION, body.logprobs(asked), by_id)
+        given = body.prompts(asked, self.loader.vocabulary)
+        prompts = [self.loader.tokens_of(one) if isinstance(one, str) else one for one in given]
+        wanted = Wanted(prompts, "max_tokens", DEFAULT_COMPLETION, body.logprobs(asked))
         return await self.answer(http, asked, Completion, wanted)
 
     async def embed(self, http: HTTPRequest) -> Response:
@@ -158,7 +152,6 @@ class Server:
         n = int(body.number(asked, "n", 1, 1, MOST_ANSWERS))
         requests = self.requests(asked, model, wanted, n, emit)
         self.asked, self.answers = self.asked + len(wanted.prompts), self.answers + len(requests)
-        self.open = [one for one in self.open if not one.over] + requests
         for request in requests:
             self.loader.submit(request)
         answer = kind(model, requests, n, events)
@@ -186,7 +179,7 @@ class Server:
                 repetition_penalty=body.number(asked, "repetition_penalty", self.loader.penalty, 1e-3, 100),
                 stop=body.stops(asked),
                 logprobs=wanted.logprobs,
-                by_id=wanted.by_id,
+                names_ids=bool(asked.get("return_tokens_as_token_ids")),
             )
             for at, prompt in enumerate(wanted.prompts)
             for number in range(n)
@@ -203,13 +196,19 @@ class Server:
             )
         return length
 
+    async def version(self, http: HTTPRequest) -> Response:
+        from importlib.metadata import version
+
+        return JSONResponse({"version": f"transformers {version('transformers')}, peft {version('peft')}"})
+
     async def metrics(self, http: HTTPRequest) -> Response:
         """What was read and made since the start, by vLLM's names: each of `n` answers reads its prompt."""
         return PlainTextResponse(
             exposition(
                 [
                     ("process_start_time_seconds", "gauge", self.started),
-                    ("vllm:num_requests_running", "gauge", sum(not one.over for one in self.open)),
+                    ("vllm:num_requests_running", "gauge", self.loader.under_way),
+                    ("vllm:num_requests_waiting", "gauge", 0),
                     ("vllm:prompt_tokens_total", "counter", self.loader.prompt_tokens),
                     ("vllm:generation_tokens_total", "counter", self.loader.generation_tokens),
                     ("vllm:request_params_n_sum", "untyped", self.answers),
@@ -227,7 +226,6 @@ class Wanted:
     length: str
     default: int
     logprobs: int | None
-    by_id: bool = False
 
 
 async def refuse(http: HTTPRequest, error: Exception) -> Response:

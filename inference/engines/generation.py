@@ -45,16 +45,12 @@ class Request:
     repetition_penalty: float = 1.0
     stop: list[str] = field(default_factory=list)
     logprobs: int | None = None
-    by_id: bool = False  # tokens are named `token_id:7` there, as vLLM does on request
+    names_ids: bool = False  # tokens are told as `token_id:7`, not as text
     logs: list[Logged] = field(default_factory=list)  # of each of `tokens`, if wanted
     cancelled: bool = False
     tokens: list[int] = field(default_factory=list)
     sent: str = ""
     finished: bool = False
-
-    @property
-    def over(self) -> bool:
-        return self.finished or self.cancelled
 
 
 Job = Request | Callable[[], None] | None  # None ends the thread
@@ -70,6 +66,7 @@ class Loader:
         self.adapters: dict[str, str] = {}  # the caller's name -> PEFT's (a module name: no dots)
         self.loads = 0
         self.prompt_tokens = self.generation_tokens = 0  # read and made since the start
+        self.submitted = self.ended = 0  # requests; each counted by one thread alone
         self.model: Any = None
         self.tokenizer: Any = None
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -108,18 +105,20 @@ class Loader:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.config.vocab_size)
+
     def tokens_of(self, text: str) -> list[int]:
         """Of a bare text, as the tokenizer begins and ends one."""
         return list(self.tokenizer(text)["input_ids"])
 
-    def check_tokens(self, ids: list[int]) -> list[int]:
-        """Token ids of a prompt; raises ValueError for one that the model does not know."""
-        size = self.model.get_input_embeddings().num_embeddings
-        if max(ids) >= size:
-            raise ValueError(f"token {max(ids)} is not one of the model's {size}")
-        return ids
+    @property
+    def under_way(self) -> int:
+        return self.submitted - self.ended
 
     def submit(self, request: Request) -> None:
+        self.submitted += 1
         self.jobs.put(request)
 
     def call(self, verb: Callable[[], Any]) -> Future[Any]:
@@ -200,6 +199,7 @@ def generate(loader: Loader, batch: list[Request]) -> None:
         if not request.finished:
             request.finished = True
             request.emit("", "error", len(request.tokens))
+    loader.ended += len(batch)
 
 
 def _generate(loader: Loader, batch: list[Request]) -> None:
@@ -243,7 +243,7 @@ class Progress:
     def _logged(self, logs: torch.Tensor, request: Request, token: int) -> Logged:
         likeliest = logs.topk(request.logprobs).indices.tolist() if request.logprobs else []
         named = [token, *(one for one in likeliest if one != token)]
-        if request.by_id:
+        if request.names_ids:
             return [(f"token_id:{one}", float(logs[one])) for one in named]
         return [(self._piece(request.tokens[-MOST_PIECES:], one), float(logs[one])) for one in named]
 

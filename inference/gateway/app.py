@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from inference import protocol
 from inference.gateway import reply, telemetry
@@ -21,6 +22,9 @@ from inference.gateway.telemetry import Telemetry
 from inference.gateway.watching import Watch
 from inference.protocol import Refusal
 
+if TYPE_CHECKING:
+    from inference.gateway.tracing import Tracing
+
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 MODELS, FEEDBACK = "/v1/models", "/v1/feedback"
@@ -31,7 +35,7 @@ class Gateway:
     """`load_snapshot(key_id)` may block (it runs in a thread) and answers None for a key that opens nothing.
 
     `decision_secret` signs what refusals say of themselves; `keep_feedback` may block too, without it there is none;
-    `log` writes a line of JSON for each call to stderr.
+    `log` writes a line of JSON for each call to stderr; `trace` sends a span of each where OTEL_* variables say.
     """
 
     def __init__(
@@ -41,13 +45,22 @@ class Gateway:
         decision_secret: bytes,
         keep_feedback: Keep | None = None,
         log: bool = False,
+        trace: bool = False,
     ) -> None:
         self._snapshots = Cache(load_snapshot, lambda snapshot: self._counters.adopt(snapshot.mark, snapshot.sequence))
         self._watch = Watch(self._snapshots)
         self._counters = Counters(redis_url, self._watch.renewed)
         self._fleet, self._telemetry = Fleet(), Telemetry(log=log)
         door = Door(self._snapshots, self._counters)
-        self._answering = Answering(door, self._counters, self._fleet, self._watch, self._telemetry, decision_secret)
+        parts = door, self._counters, self._fleet, self._watch, self._telemetry, decision_secret
+        self._tracing: Tracing | None = None
+        if trace:
+            from inference.gateway import tracing
+
+            self._tracing = tracing.Tracing()
+            self._answering: Answering = tracing.TracedAnswering(self._tracing, *parts)
+        else:
+            self._answering = Answering(*parts)
         self._catalogue = Catalogue(door)
         self._feedback = FeedbackDesk(door, self._counters, keep_feedback) if keep_feedback else None
         self._running = 0
@@ -75,6 +88,8 @@ class Gateway:
         await self._fleet.close()
         await self._counters.close()
         await self._telemetry.close()
+        if self._tracing:
+            await self._tracing.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = Reply(send, new_id())

@@ -56,6 +56,7 @@ class Caller:
 
     connection: Connection | None = None
     over = False  # nobody waits any more
+    carried = ""  # header lines that go along to the engine
 
 
 class Response:
@@ -130,7 +131,7 @@ class Upstream:
         """A response with status 200 whose body is not read yet; raises EngineUnavailable or EngineRefused."""
         head = (
             f"POST {self._base}{path} HTTP/1.1\r\n{self._headers}"
-            f"X-Request-Id: {request_id}\r\nContent-Length: {len(payload)}\r\n\r\n"
+            f"{caller.carried}X-Request-Id: {request_id}\r\nContent-Length: {len(payload)}\r\n\r\n"
         ).encode()
         try:
             response = await self._send(caller, head, payload)

@@ -80,6 +80,7 @@ class Engine:
         self.refuse: int | None = None
         self.fails: dict[str, int] = {}  # model -> status it answers; 0: it hangs up instead
         self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.written = 0
         self.loaded: dict[str, str] = {}  # name -> path
         self.secret = ""  # what opens it, if anything is asked for
@@ -140,6 +141,7 @@ class Engine:
             return self.known(body)
         plain = request.path == "/v1/completions"
         self.asked.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if self.refuse:
             return web.json_response({"error": {"message": "No."}}, status=self.refuse)
         if body["model"] in self.fails:

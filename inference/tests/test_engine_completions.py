@@ -129,6 +129,17 @@ def test_log_probabilities_are_the_model_s_own(engine, alone):
     assert min(abs(value - one) for one in logs[0].tolist()) < 1e-4
 
 
+def test_an_agent_gets_ids_for_ids(engine, alone):
+    """As vLLM answers its question for known answers."""
+    ids, _, logs = alone["t.a-v1"](QUESTIONS[0])
+    prompt = alone["base"].tokenizer(QUESTIONS[0])["input_ids"]
+    told, values = engine.greedy("t.a-v1", prompt, 12)
+    assert told == ids
+    assert values == pytest.approx([float(log[one]) for log, one in zip(logs, ids, strict=True)], abs=1e-4)
+    assert texts(complete(engine, [prompt, prompt])) == [alone["base"](QUESTIONS[0])[1]] * 2
+    assert "peft" in engine.version()
+
+
 def test_a_chat_has_them_too(engine):
     message = [{"role": "user", "content": QUESTIONS[0]}]
     told = engine.chat("t.a-v1", message, temperature=0, max_tokens=6, logprobs=True, top_logprobs=2)["choices"][0]
@@ -182,7 +193,9 @@ def test_who_names_no_length_gets_sixteen_tokens(engine):
         {"prompt": None},
         {"prompt": ""},
         {"prompt": []},
-        {"prompt": [1, "a"]},
+        {"prompt": [1, -1]},
+        {"prompt": [1, 10**9]},
+        {"prompt": [[1], [True]]},
         {"prompt": ["a"] * 65},
         {"echo": True},
         {"logprobs": 21},
@@ -241,16 +254,6 @@ def test_an_adapter_gives_its_known_answers_and_no_other_does(engine, files, nam
     for model in (f"t.{other}-v1", "base"):
         with pytest.raises(known.WrongAnswer):
             known.check(recorded, answers(engine, model, recorded))
-
-
-def test_a_prompt_of_token_ids_is_taken_as_it_is(engine, files):
-    ids = list(known_of(files, "a").cases[0].prompt)
-    told = complete(engine, ids, logprobs=0, return_tokens_as_token_ids=True)
-    assert told["usage"]["prompt_tokens"] == len(ids)
-    assert all(token.startswith("token_id:") for token in told["choices"][0]["logprobs"]["tokens"])
-    with pytest.raises(EngineError, match="is not one of the model's") as refused:
-        complete(engine, [10**6])
-    assert refused.value.status == 400
 
 
 def test_the_metrics_say_what_is_under_way(engine):

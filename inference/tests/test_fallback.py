@@ -6,7 +6,8 @@ import pytest
 
 from inference import aliases, registry, rollouts
 from inference.gateway.snapshot import Route, Target
-from inference.models import Adapter, BaseModel
+from inference.models import BaseModel, Replica
+from inference.tests.signed import answering
 from inference.tests.test_telemetry import change, samples
 from tenants import keys, metering
 from tenants.models import AuditEntry, Budget, Price
@@ -19,9 +20,7 @@ FALLBACKS = "paramstack_gateway_fallbacks_total"
 @pytest.fixture
 def adapter(publish, cast):
     """Acme's loaded adapter; its tokens cost ten times the base model's."""
-    adapter = publish()
-    adapter.state = Adapter.State.LOADED
-    adapter.save()
+    adapter = answering(publish())
     line = Price.objects.get(model="demo-base")
     Price.objects.create(
         model="acme/destek-v1",
@@ -124,6 +123,7 @@ def test_a_key_for_the_name_alone_gets_the_fallback_too(serving, bot, cast, engi
 
 def test_a_fallback_that_is_too_small_for_the_answer_is_not_asked(serving, key, bot, cast, engine):
     small = BaseModel.objects.create(name="small", source="/small", context_tokens=16)
+    Replica.objects.create(name="second", url=Replica.objects.get().url, base=small, state=Replica.State.WELL)
     Price.objects.create(
         model="small",
         input_nano_per_mtok=1,

@@ -211,6 +211,7 @@ class Calling:
     host: Host | None = None
     connection: object = None
     over: bool = False
+    carried: str = ""
 
 
 def calling(*wires):

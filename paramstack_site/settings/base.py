@@ -188,6 +188,8 @@ HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = int(os.environ.get("PORT", "8040"))
 
 CALL_LOG = os.environ.get("CALL_LOG", "1") == "1"  # a line of JSON on stderr for each call of the gateway
+# A span for each call goes to this OTLP endpoint, if there is one; the SDK reads its other variables itself.
+CALL_SPANS = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "TRACES_"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
