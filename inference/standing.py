@@ -27,6 +27,11 @@ class Standing:
     loaded: int
 
     @property
+    def is_well(self) -> bool:
+        """Whether calls get an answer there; a replica that drains still answers what it has."""
+        return self.state in (WELL, DRAINING)
+
+    @property
     def answering(self) -> list[Residence]:
         return [each for each in self.living if each.state == Residence.State.ELIGIBLE]
 

@@ -116,8 +116,8 @@ def _engines(tenant: Tenant) -> list[Finding]:
 def _replicas(standings: list[standing.Standing]) -> Finding:
     name = _("Engine")
     states = [one.state for one in standings]
-    well = sum(state in (standing.WELL, standing.DRAINING) for state in states)
-    rest = ", ".join(one.replica.name for one in standings if one.state not in (standing.WELL, standing.DRAINING))
+    well = sum(one.is_well for one in standings)
+    rest = ", ".join(one.replica.name for one in standings if not one.is_well)
     words = {"n": well, "all": len(states), "rest": rest}
     if well == len(states) and well:
         sentence = ngettext("The engine answers.", "All %(n)d replicas of the engine answer.", well) % words

@@ -11,8 +11,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from attestation import statements
 from inference import opinions
-from inference.models import Feedback
+from inference.models import Adapter, BaseModel, Feedback, Replica, Residence
 from tenants import decisions, keys, refusals
 from tenants.costs import exports
 from tenants.models import Member, RefusalCount, UsageEvent
@@ -86,6 +87,43 @@ def test_the_live_part_alone_comes_for_htmx_and_counts(at, cast, booked):
     assert found.last_minute == 0  # all of them are older
     assert "no engine answered" in part.text
     assert "gpu-1" in part.text
+
+
+@pytest.fixture
+def housed(cast):
+    """An adapter of Acme and one of Globex on the replica gpu-1, which is well."""
+    base = BaseModel.objects.create(name="demo-base", source="x")
+    seen = {"state": "well", "seen_at": timezone.now(), "running": 3, "version": "v1"}
+    replica = Replica.objects.create(name="gpu-1", url="http://10.0.0.9:8000", base=base, **seen)
+    for tenant in (cast.acme, cast.globex):
+        statement = statements.sign(str(tenant.pk), statements.ADAPTER, "x", "0" * 64, {})
+        facts = {"version": 1, "base": base, "digest": "0" * 64, "statement": statement, "state": "loaded"}
+        made = Adapter.objects.create(tenant=tenant, name=f"{tenant.slug}-tr", **facts)
+        Residence.objects.create(replica=replica, adapter=made, state="eligible", load_epoch=7)
+    return replica
+
+
+def test_replicas_show_the_tenants_own_adapters_and_no_address(at, cast, key, housed):
+    page = at(cast.auditor, "traffic").text
+    for fact in ("gpu-1", "Running", "acme-tr-v1", "load 7"):
+        assert fact in page
+    for secret in ("globex", "10.0.0.9", "adapters of all tenants"):
+        assert secret not in page
+    operators = at(cast.operator, "traffic").text
+    assert "10.0.0.9" in operators
+    assert "2 adapters of all tenants answer here" in operators
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [({"state": "away"}, "Not reachable"), ({"state": "strange"}, "Another model"), ({"seen_at": None}, "Unknown")],
+)
+def test_a_replica_that_is_not_well_says_so_and_its_adapters_do_not_answer(at, cast, key, housed, facts, said):
+    Replica.objects.update(**facts)
+    page = at(cast.auditor, "traffic").text
+    assert said in page
+    assert "No engine answers" in page
+    assert "Answering" not in page
 
 
 def test_without_calls_it_says_what_to_do_and_not_zero_everywhere(at, cast, redis_url):

@@ -30,6 +30,7 @@ def traffic(request: access.Request) -> HttpResponse:
 
 
 def _traffic(tenant: Tenant, span: Any) -> dict[str, Any]:
+    replicas = standing.of(tenant)
     found, zone = lately.look(tenant, span), ZoneInfo(tenant.time_zone)
     ends = {"settled": _("answered"), "blocked": _("blocked"), "broken": _("not finished"), "refused": _("refused")}
     lines = {"p50": _("latency, median"), "p95": _("latency, 95%"), "first": _("first token, median")}
@@ -47,7 +48,8 @@ def _traffic(tenant: Tenant, span: Any) -> dict[str, Any]:
         "refused": [
             (causes.of_limit(limit), wording.LIMITS.get(limit, limit), n) for limit, n in found.refused.items()
         ],
-        "replicas": standing.of(tenant),
+        "replicas": replicas,
+        "down": not any(one.is_well for one in replicas),
         "bars": [bar for bar in reversed(found.bars) if bar.calls or bar.refused],
         "calls_figure": charts.calls(found.bars, ends, zone),
         "times_figure": charts.times(found.bars, lines, zone),
