@@ -354,8 +354,7 @@ class TestReplica:
         with pytest.raises(vault.Locked):
             replicas.secret(row)
 
-    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path, monkeypatch):
-        monkeypatch.setattr("os.getpid", lambda: 1)
+    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path):
         told = ("engine", serving.agent.residents.engine.url, settings.ENGINE_KEY_FILE, tmp_path)
         with pytest.raises(replicas.Taken, match="a name of its own"):
             Agent(*told)
