@@ -30,7 +30,7 @@ class Agent:
     """
 
     def __init__(self, name: str, url: str, key_file: Path, cache: Path) -> None:
-        self.sight = Sight(name, url, key_file)
+        self.sight = Sight(name, url, key_file, cache)
         self.residents = Residents(self.sight, Engine(url, key_file=key_file), cache)
 
     def run(self) -> None:
