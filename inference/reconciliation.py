@@ -24,14 +24,12 @@ from typing import Any
 
 from django.db.models import Max, Q, Sum
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
-from inference import replicas
+from inference import discrepancies, replicas
 from inference.engines.client import Engine, EngineError
 from inference.models import BaseModel, EngineReading, OwnTokens, Replica
 from tenants import counters, metering
 from tenants.models import LedgerHead, UsageEvent
-from tenants.notices import mail
 
 log = logging.getLogger(__name__)
 PROMPT, GENERATION = "vllm:prompt_tokens_total", "vllm:generation_tokens_total"
@@ -72,39 +70,6 @@ def compare() -> list[EngineReading]:
         _compare(reading)
         compared.append(reading)
     return compared
-
-
-def newest() -> list[EngineReading]:
-    """The last comparison of each replica that there still is."""
-    rows = (EngineReading.objects.filter(replica=one.name).exclude(since=None).first() for one in Replica.objects.all())
-    return [row for row in rows if row]
-
-
-def tell() -> int:
-    """Mails the operators what does not hold, once for as long as it does not; answers how many replicas."""
-    told = 0
-    for reading in newest():
-        if reading.holds or reading.told_at:
-            continue
-        try:
-            mail.tell_operators(lambda reading=reading: _words(reading))  # type: ignore[misc]
-        except OSError as error:
-            log.warning("The operators are not told of %s yet: %s", reading.replica, error)
-            continue
-        EngineReading.objects.filter(pk=reading.pk).update(told_at=timezone.now())
-        told += 1
-    return told
-
-
-def _words(reading: EngineReading) -> tuple[str, str]:
-    words = {"replica": reading.replica, "sums": sentence(reading)}
-    subject = _("%(replica)s and the ledger do not agree") % words
-    text = _(
-        "The engine %(replica)s counted other tokens than the ledger has booked for it:\n\n%(sums)s\n\n"
-        "Either calls reach it past the gateway, or some are not billed as they were. "
-        "`manage.py reconcile_engines` measures again."
-    )
-    return subject, text % words
 
 
 def forget() -> None:
@@ -193,7 +158,7 @@ def _compare(reading: EngineReading) -> None:
         reading.told_at = before.told_at
     reading.save()
     if not reading.holds:
-        log.error("%s does not agree with the ledger: %s", reading.replica, sentence(reading))
+        log.error("%s does not agree with the ledger: %s", reading.replica, discrepancies.sentence(reading))
 
 
 def _holds(reading: EngineReading) -> bool:
@@ -202,19 +167,6 @@ def _holds(reading: EngineReading) -> bool:
         if (abs(difference) - allowed) * 1000 > THOUSANDTHS * counted:
             return False
     return True
-
-
-def sentence(reading: EngineReading) -> str:
-    """Both sums, their difference and what is allowed for, in tokens."""
-    since = f"{reading.since:%Y-%m-%d %H:%M:%S}" if reading.since else "?"
-    parts = []
-    for side, name in enumerate(("prompt", "generated")):
-        counted, allowed = reading.counted[side] - reading.base[side], reading.allowance[side]
-        parts.append(
-            f"{name}: engine {counted}, ledger {reading.booked[side]}, our own {reading.own[side]}, "
-            f"difference {reading.difference[side]:+d}, allowed for {allowed}"
-        )
-    return f"since {since} UTC, {'; '.join(parts)}"
 
 
 def _is_same_start(before: EngineReading, reading: EngineReading) -> bool:

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from inference import reconciliation
+from inference import discrepancies
 from paramstack_site.health import Check
 from paramstack_site.overview import Step
 from paramstack_site.templatetags.console import ago, money, percent
@@ -34,7 +34,7 @@ def proof() -> Check:
 
 def engines() -> Check:
     """Whether what the engines counted is what the ledger booked: the worst of the newest comparisons."""
-    name, found = _("engines' tokens"), reconciliation.newest()
+    name, found = _("engines' tokens"), discrepancies.newest()
     if not found:
         return Check(name, "unknown", _("Not compared yet"), _("the first comparison comes within ten minutes"))
     if wrong := [row.replica for row in found if not row.holds]:

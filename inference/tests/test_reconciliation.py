@@ -10,7 +10,7 @@ import pytest
 from django.core import mail
 from django.core.management import CommandError, call_command
 
-from inference import reconciliation, tasks
+from inference import discrepancies, reconciliation, tasks
 from inference.models import BaseModel, EngineReading, OwnTokens, Replica
 from tenants import metering
 from tenants.models import UsageEvent, User
@@ -194,7 +194,7 @@ def test_a_call_whose_gateway_died_is_allowed_for_until_its_outcome_is_known(ser
     assert (lost.holds, lost.difference, lost.allowed) == (True, list(CALL), {"lost": [100, 100]})
     EngineReading.objects.filter(pk=lost.pk).delete()
     event = metering.Event(
-        row.request_id, str(cast.acme.pk), row.key_id, row.day.isoformat(), "settled", "demo-base", "demo-base",
+        row.request_id, str(cast.acme.pk), row.key_id or "", row.day.isoformat(), "settled", "demo-base", "demo-base",
         at_us=int(row.occurred_at.timestamp() * 1_000_000), input_tokens=7, output_tokens=4, engine="engine",
     )  # fmt: skip
     from tenants import counters
@@ -241,6 +241,19 @@ def test_the_overview_and_the_operator_see_it(serving, key, counting, cast, clie
     assert client.get("/admin/inference/enginereading/").status_code == 200
     EngineReading.objects.update(holds=True, at=datetime(2026, 1, 1, tzinfo=UTC))
     assert books.engines().kind == "unknown"
+
+
+def test_prometheus_sees_it_too(serving, key, counting):
+    measure(serving)
+    call(serving, key, counting)
+    counting.count(9, -4)
+    measure(serving)
+    told = discrepancies.exposition().decode().splitlines()
+    place = 'server_address="engine"'
+    assert f'paramstack_reconciliation_difference_tokens{{gen_ai_token_type="input",{place}}} 9.0' in told
+    assert f'paramstack_reconciliation_difference_tokens{{gen_ai_token_type="output",{place}}} -4.0' in told
+    assert f'paramstack_reconciliation_allowed_tokens{{gen_ai_token_type="input",{place}}} 0.0' in told
+    assert f"paramstack_reconciliation_holds{{{place}}} 0.0" in told
 
 
 def test_what_is_old_is_forgotten_and_the_newest_stays(serving, counting):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from inference import reconciliation
+from inference import discrepancies, reconciliation
 from inference.models import EngineReading
 
 POLL_SECONDS = 0.2
@@ -30,7 +30,7 @@ class Command(BaseCommand):
             time.sleep(POLL_SECONDS)
         rows = EngineReading.objects.filter(pk__in=taken).order_by("replica")
         for row in rows:
-            self.stdout.write(f"{row.replica} {'agrees' if row.holds else 'DIFFERS'}, {reconciliation.sentence(row)}")
+            self.stdout.write(f"{row.replica} {'agrees' if row.holds else 'DIFFERS'}, {discrepancies.sentence(row)}")
             for name, pair in row.allowed.items():
                 self.stdout.write(f"    {name}: {pair[0]} + {pair[1]}")
         if not all(row.holds for row in rows):
