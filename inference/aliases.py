@@ -66,6 +66,8 @@ def check_servable(alias: Alias, adapter: Adapter) -> None:
     _check_mine(alias, adapter)
     if adapter.base_id != alias.base_id:
         raise NotServable(adapter, f"it was trained on {adapter.base}, the alias stands on {alias.base}.")
+    if not replicas.eligible([adapter]):
+        raise NotServable(adapter, "no engine answers with it yet. Its page says how far each of them is.")
 
 
 def _check_mine(alias: Alias, adapter: Adapter) -> None:
@@ -73,8 +75,6 @@ def _check_mine(alias: Alias, adapter: Adapter) -> None:
         raise NotServable(adapter, "it is another tenant's.")
     if adapter.state != Adapter.State.LOADED:
         raise NotServable(adapter, "it is not loaded.")
-    if not replicas.eligible([adapter]):
-        raise NotServable(adapter, "no engine answers with it yet. Its page says how far each of them is.")
 
 
 def new_salt() -> str:

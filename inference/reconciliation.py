@@ -17,12 +17,11 @@ Anything beyond that and 0.1 % is an alarm: tokens that nobody paid for, or that
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from django.db.models import Max, Q, Sum
+from django.db.models import Max, Q, QuerySet, Sum
 from django.utils import timezone
 
 from inference import discrepancies, replicas
@@ -178,10 +177,10 @@ def _sums(name: str, row: int, since: datetime, until: datetime) -> Sums:
     """Of calls admitted from `since` on and before `until`, all of them in rows after `row`."""
     rows = UsageEvent.objects.filter(pk__gt=row, occurred_at__gte=since, occurred_at__lt=until)
     mine = rows.filter(engine=name)
-    sums = Sums(booked=_total(mine.values_list("input_tokens", "output_tokens")))
+    sums = Sums(booked=_total(mine))
     # A correction names the engine; the estimate that it corrects could not.
     corrected = UsageEvent.objects.filter(pk__in=mine.filter(source="adjustment").values("corrects"), engine="")
-    sums.booked = _add(sums.booked, _total(corrected.values_list("input_tokens", "output_tokens")))
+    sums.booked = _add(sums.booked, _total(corrected))
     usage = mine.filter(source="gateway")
     sums.longest = usage.aggregate(most=Max("input_tokens"))["most"] or 0
     gone = usage.filter(status="aborted").filter(Q(input_tokens__gt=0) | Q(output_tokens__gt=0))
@@ -209,9 +208,11 @@ def _edge(reading: EngineReading, row: int) -> Pair:
     """
     rows = UsageEvent.objects.filter(pk__gt=row, engine=reading.replica, source="gateway")
     rows = rows.filter(occurred_at__lt=reading.until)
-    found = _own(reading.replica, reading.at - LAG, reading.until + LONGEST)
+    found, ended = _own(reading.replica, reading.at - LAG, reading.until + LONGEST), reading.at - LAG
+    longest = timedelta(milliseconds=rows.aggregate(most=Max("latency_ms"))["most"] or 0)
+    rows = rows.filter(occurred_at__gt=ended - longest)
     for at, latency_ms, *tokens in rows.values_list("occurred_at", "latency_ms", "input_tokens", "output_tokens"):
-        if at + timedelta(milliseconds=latency_ms) > reading.at - LAG:
+        if at + timedelta(milliseconds=latency_ms) > ended:
             found = _add(found, tokens)
     return found
 
@@ -222,11 +223,9 @@ def _own(name: str, since: datetime, until: datetime) -> Pair:
     return [sums["prompt"] or 0, sums["generation"] or 0]
 
 
-def _total(rows: Iterable[Any]) -> Pair:
-    found = [0, 0]
-    for pair in rows:
-        found = _add(found, pair)
-    return found
+def _total(rows: QuerySet[UsageEvent]) -> Pair:
+    sums = rows.order_by().aggregate(prompt=Sum("input_tokens"), generation=Sum("output_tokens"))
+    return [sums["prompt"] or 0, sums["generation"] or 0]
 
 
 def _add(one: Sequence[int], other: Sequence[int]) -> Pair:

@@ -14,7 +14,8 @@ def engine() -> client.Engine:
 
 
 def _spent(prompt: int, generation: int) -> None:
-    for replica in Replica.objects.filter(url=settings.ENGINE_URL.rstrip("/"))[:1]:
+    url = settings.ENGINE_URL.rstrip("/")
+    for replica in Replica.objects.filter(url__in=[url, f"{url}/"])[:1]:
         reconciliation.own(replica.name, prompt, generation)
 
 

@@ -29,9 +29,9 @@ class Program:
 
 
 def programs(var: Path) -> list[Program]:
-    """The programs of this installation: Redis and the engine only where no address of another one is set."""
+    """The programs of this installation: Redis and engine, with its agent, only where no address of another is set."""
     redis = [Program("redis", embedded.command(var), priority=1)] if settings.REDIS_EMBEDDED else []
-    engine = [Program("engine", engine_command())] if settings.ENGINE_EMBEDDED else []
+    engine = [Program("engine", engine_command()), Program("engine_agent", manage("engine_agent"))]
     return [
         *redis,
         Program("web", web_command()),
@@ -40,8 +40,7 @@ def programs(var: Path) -> list[Program]:
         Program("worker-gpu", worker_command("gpu", "--pool=prefork", "--concurrency=1"), stop="QUIT"),
         Program("beat", [*celery(), "beat", "--loglevel=WARNING", "--pidfile="]),
         Program("ledger_writer", manage("ledger_writer")),
-        Program("engine_agent", manage("engine_agent")),
-        *engine,
+        *(engine if settings.ENGINE_EMBEDDED else ()),
     ]
 
 

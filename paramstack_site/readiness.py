@@ -20,6 +20,7 @@ PATIENCE = 2.0  # seconds for one question
 
 def checks() -> dict[str, Check]:
     """One question per name; it answers True when the program works, and never raises."""
+    agent = {"engine_agent": agent_looks} if settings.ENGINE_EMBEDDED else {}
     local = f"http://{settings.HOST}:{settings.PORT}"
     return {
         "redis": ping,
@@ -29,7 +30,7 @@ def checks() -> dict[str, Check]:
         "worker-default": lambda: answers("default"),
         "worker-gpu": lambda: answers("gpu"),
         "ledger_writer": writer_reads,
-        "engine_agent": agent_looks,
+        **agent,
     }
 
 

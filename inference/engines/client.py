@@ -7,10 +7,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.engines import key
 
+if TYPE_CHECKING:
+    import httpx2
+
+IDLE_SECONDS = 4.0  # servers close a connection that nobody has used for 5 s
 TIMEOUT = 120.0  # seconds; a load reads files, an answer on a CPU takes its time
 
 
@@ -47,6 +51,7 @@ class Engine:
     ) -> None:
         self.url = url.rstrip("/")
         self.timeout, self.key_file, self._secret, self._spent = timeout, key_file, secret, spent
+        self._http: httpx2.Client | None = None  # made once: reading the certificates of the world takes its time
 
     def health(self) -> dict[str, Any]:
         """Raises EngineDown while the engine is not there or has no model yet."""
@@ -84,7 +89,8 @@ class Engine:
         usage = told.get("usage")
         if self._spent and isinstance(usage, dict):
             # An engine reads the prompt for each of several answers, and reports it once.
-            self._spent(int(usage.get("prompt_tokens") or 0) * int(body.get("n", 1)), int(usage["completion_tokens"]))
+            read, made = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+            self._spent(read * int(body.get("n", 1)), made)
         return told
 
     def version(self) -> str:
@@ -125,8 +131,11 @@ class Engine:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         import httpx2
 
+        if self._http is None:
+            limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
+            self._http = httpx2.Client(timeout=self.timeout, limits=limits)
         try:
-            response = httpx2.request(method, self.url + path, json=body, headers=self.headers(), timeout=self.timeout)
+            response = self._http.request(method, self.url + path, json=body, headers=self.headers())
         except httpx2.HTTPError as error:
             raise EngineDown(self.url, str(error) or type(error).__name__) from error
         if response.status_code == 503:

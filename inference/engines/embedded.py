@@ -176,6 +176,7 @@ class Server:
                 temperature=body.number(asked, "temperature", 1.0, 0, 10),
                 top_p=body.number(asked, "top_p", 1.0, 1e-6, 1),
                 seed=None if seed is None else seed + number,
+                repetition_penalty=body.number(asked, "repetition_penalty", self.loader.penalty, 1e-3, 100),
                 stop=body.stops(asked),
                 logprobs=wanted.logprobs,
                 names_ids=bool(asked.get("return_tokens_as_token_ids")),

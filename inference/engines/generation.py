@@ -42,6 +42,7 @@ class Request:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    repetition_penalty: float = 1.0
     stop: list[str] = field(default_factory=list)
     logprobs: int | None = None
     names_ids: bool = False  # tokens are told as `token_id:7`, not as text
@@ -78,6 +79,11 @@ class Loader:
     def context(self) -> int:
         """Tokens of prompt and answer together."""
         return int(self.model.config.max_position_embeddings)
+
+    @property
+    def penalty(self) -> float:
+        """What the model's own files wish for repetition, where a request wishes nothing."""
+        return float(getattr(self.model.generation_config, "repetition_penalty", None) or 1.0)
 
     def open(self) -> None:
         """Loads the base model; called before the thread starts."""
@@ -210,6 +216,7 @@ def _generate(loader: Loader, batch: list[Request]) -> None:
             **{name: tensor.to(loader.model.device) for name, tensor in padded.items()},
             max_new_tokens=max(request.max_tokens for request in batch),
             do_sample=False,
+            repetition_penalty=1.0,  # each row has its own
             logits_processor=LogitsProcessorList([sampler]),
             stopping_criteria=StoppingCriteriaList([Progress(loader, batch, sampler)]),
             **options,

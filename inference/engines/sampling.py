@@ -20,13 +20,14 @@ class Wishes(Protocol):
     top_p: float
     seed: int | None
     logprobs: int | None
+    repetition_penalty: float
 
 
 class Sampler:
     """A logits processor that makes argmax a draw for the rows that sample, each with its own generator.
 
     `logs` has the log-probabilities of this step's tokens by row, where they are wanted: the model's own, before
-    temperature and nucleus, as vLLM tells them (its logprobs_mode `raw_logprobs`).
+    penalty, temperature and nucleus, as vLLM tells them (its logprobs_mode `raw_logprobs`).
     """
 
     def __init__(self, batch: Sequence[Wishes]) -> None:
@@ -49,12 +50,22 @@ class Sampler:
         for row, request in enumerate(self.batch):
             if request.logprobs is not None:
                 self.logs[row] = scores[row].float().log_softmax(-1)
+            if request.repetition_penalty != 1:
+                penalize(scores[row], ids[row], request.repetition_penalty)
             if request.temperature <= 0:
                 continue
             logits = nucleus(scores[row].float() / request.temperature, request.top_p)
             uniform = torch.rand(logits.shape, generator=self.generators[row]).clamp_min(1e-20).to(logits.device)
             scores[row] = logits - torch.log(-torch.log(uniform))
         return scores
+
+
+def penalize(logits: torch.Tensor, ids: torch.Tensor, penalty: float) -> None:
+    """Makes every token of prompt and answer less likely (Keskar et al. 2019, "CTRL"), in place."""
+    import torch
+
+    seen = logits[ids]
+    logits[ids] = torch.where(seen < 0, seen * penalty, seen / penalty)
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from django.conf import settings as configured
@@ -40,7 +41,7 @@ def test_it_says_that_nobody_answers_and_ends_when_told(tmp_path):
     env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     env |= {"PARAMSTACK_VAR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "paramstack_site.settings.dev"}
     env |= {"DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3", "ENGINE_URL": "http://127.0.0.1:1"}
-    run = {"cwd": configured.ROOT, "env": env, "stderr": subprocess.STDOUT}
+    run: dict[str, Any] = {"cwd": configured.ROOT, "env": env, "stderr": subprocess.STDOUT}
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], check=True, **run)
     log = tmp_path / "agent.log"
     with log.open("w") as output:

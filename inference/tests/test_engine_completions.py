@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from inference.engines import generation
+from inference.engines import generation, known
 from inference.engines.client import Engine, EngineError
 from inference.tests.test_engine import QUESTIONS, ask, engine, files
 
@@ -235,3 +235,52 @@ def test_what_nobody_waits_for_any_more_is_not_begun(files):
     generation.generate(loader, [gone])
     loader.close()
     assert (gone.tokens, loader.prompt_tokens, loader.generation_tokens) == ([], 0, 0)
+
+
+def known_of(files: Path, name: str) -> known.Known:
+    return known.parse((files / name / known.NAME).read_bytes())
+
+
+def answers(engine: Engine, model: str, asked: known.Known) -> list[tuple[list[int], list[float]]]:
+    return [engine.greedy(model, case.prompt, len(case.tokens)) for case in asked.cases]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_an_adapter_gives_its_known_answers_and_no_other_does(engine, files, name):
+    other = "b" if name == "a" else "a"
+    recorded = known_of(files, name)
+    assert recorded.base == "base"
+    known.check(recorded, answers(engine, f"t.{name}-v1", recorded))
+    for model in (f"t.{other}-v1", "base"):
+        with pytest.raises(known.WrongAnswer):
+            known.check(recorded, answers(engine, model, recorded))
+
+
+def test_the_metrics_say_what_is_under_way(engine):
+    assert engine.metrics()["vllm:num_requests_running"] == 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(complete, engine, "kota", "base", max_tokens=60, n=8)
+        seen = set()
+        while not asked.done():
+            seen.add(engine.metrics()["vllm:num_requests_running"])
+    assert 8 in seen
+    assert engine.metrics()["vllm:num_requests_running"] == 0
+
+
+def test_a_penalty_is_the_model_s_own_wish_or_the_request_s(engine, files):
+    """As transformers' own: the model's files wish for none, so without a wish there is none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(files / "base"))
+    model: Any = AutoModelForCausalLM.from_pretrained(str(files / "base"))
+    ids = tokenizer("iade nasıl yapılır", return_tensors="pt")
+
+    def alone(penalty: float) -> str:
+        made = model.generate(**ids, max_new_tokens=24, do_sample=False, repetition_penalty=penalty)
+        return str(tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    told = {penalty: alone(penalty) for penalty in (1.0, 1.3, 0.6)}
+    assert len(set(told.values())) == 3
+    asked = [complete(engine, "iade nasıl yapılır", max_tokens=24)]
+    asked += [complete(engine, "iade nasıl yapılır", max_tokens=24, repetition_penalty=one) for one in (1.3, 0.6)]
+    assert [texts(answer) for answer in asked] == [[told[one]] for one in (1.0, 1.3, 0.6)]

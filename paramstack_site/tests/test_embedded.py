@@ -63,7 +63,7 @@ def test_the_supervisor_reads_every_path_as_it_is(tmp_path: Path, name: str, set
     command = shlex.split(parser["program:engine"]["command"])
     assert command[-4:] == ["--model", str(settings.ENGINE_MODEL), "--port", str(settings.ENGINE_PORT)]
     assert parser["program:redis"]["stdout_logfile"] == str(tmp_path / name / "log" / "redis.log")
-    assert parser["group:stack"]["programs"] == "web,worker-default,worker-gpu,beat,ledger_writer,engine"
+    assert parser["group:stack"]["programs"] == "web,worker-default,worker-gpu,beat,ledger_writer,engine,engine_agent"
 
 
 def test_one_setting_puts_vllm_in_place_of_the_embedded_engine(tmp_path: Path, settings):
