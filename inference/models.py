@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
@@ -257,3 +258,58 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.request_id}: {self.score or self.thumbs}"
+
+
+class OwnTokens(models.Model):
+    """What one of our own questions took of a replica, past the gateway: a known answer, a job that asks an engine."""
+
+    replica = models.CharField(max_length=60)
+    at = models.DateTimeField(default=timezone.now)
+    prompt_tokens = models.PositiveIntegerField()
+    generation_tokens = models.PositiveIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["replica", "at"], name="own_tokens_of_a_replica")]
+
+    def __str__(self) -> str:
+        return f"{self.replica} {self.at}: {self.prompt_tokens} + {self.generation_tokens}"
+
+
+class EngineReading(models.Model):
+    """What a replica had counted at an instant since its start; once it is compared, what the ledger booked of that.
+
+    Lists are [prompt tokens, generated tokens]; `counted` and `base` have a third: answers beyond a prompt's first.
+    Both sides are added up from `since` on, where the engine had counted `base`; it is empty until that is done.
+    """
+
+    replica = models.CharField(max_length=60)
+    started_at = models.DateTimeField()  # of the engine, by its own clock
+    at = models.DateTimeField()  # by Redis's clock, before the engine was asked
+    until = models.DateTimeField()  # and after
+    row = models.BigIntegerField()  # the newest ledger row before
+    counted = models.JSONField()
+    since = models.DateTimeField(null=True)
+    base = models.JSONField(default=list)
+    booked = models.JSONField(default=list)
+    own = models.JSONField(default=list)  # our own questions
+    allowed = models.JSONField(default=dict)  # why either side may be off by so many tokens: name -> pair
+    longest = models.PositiveIntegerField(default=0)  # prompt among the calls
+    holds = models.BooleanField(null=True)
+    told_at = models.DateTimeField(null=True)  # when operators were told that it does not
+
+    class Meta:
+        indexes = [models.Index(fields=["replica", "-at"], name="newest_of_a_replica")]
+        ordering = ["-at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.replica} {self.at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def difference(self) -> list[int]:
+        """What the engine counted since, less what was booked and what was our own."""
+        sides = zip(self.counted[:2], self.base[:2], self.booked, self.own, strict=True)
+        return [counted - base - booked - own for counted, base, booked, own in sides]
+
+    @property
+    def allowance(self) -> list[int]:
+        return [sum(pair[side] for pair in self.allowed.values()) for side in (0, 1)]

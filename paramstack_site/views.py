@@ -61,7 +61,7 @@ def _beside(tenant: Tenant) -> dict[str, object]:
         "month": month,
         "budget_step": books.budget(tenant, month),
         "refused": books.refused(tenant),
-        "checks": [*processes, books.proof()],
+        "checks": [*processes, books.proof(), books.engines()],
         "down": [check.name for check in processes if check.kind == "failed"],
         "audit": tenant.audit.select_related("actor")[:6],
     }

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 import redis
 
+from inference import reconciliation
 from inference.agent.residents import Residents, State
 from inference.agent.sight import Fenced, Sight
 from inference.engines.client import Engine, EngineError
@@ -31,7 +33,8 @@ class Agent:
 
     def __init__(self, name: str, url: str, key_file: Path, cache: Path) -> None:
         self.sight = Sight(name, url, key_file, cache)
-        self.residents = Residents(self.sight, Engine(url, key_file=key_file), cache)
+        engine = Engine(url, key_file=key_file, spent=partial(reconciliation.own, name))
+        self.residents = Residents(self.sight, engine, cache)
 
     def run(self) -> None:
         """For as long as it lives; raises Fenced."""

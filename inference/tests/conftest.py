@@ -86,6 +86,7 @@ class Engine:
         self.secret = ""  # what opens it, if anything is asked for
         self.start_id = "first"  # of this start
         self.under_way = 0  # what its metrics say
+        self.figures: dict[str, float] = {}  # and what else
         self.confused = False  # it answers with other tokens than the adapter's
 
     @web.middleware
@@ -106,7 +107,8 @@ class Engine:
 
     async def metrics(self, request: web.Request) -> web.Response:
         lines = ["# HELP x y", f'vllm:num_requests_running{{model_name="a b"}} {self.under_way}.0']
-        return web.Response(text="\n".join([*lines, "vllm:num_requests_waiting 0.0"]))
+        figures = [f"{name} {value!r}" for name, value in self.figures.items()]
+        return web.Response(text="\n".join([*lines, "vllm:num_requests_waiting 0.0", *figures]))
 
     def restart(self) -> None:
         """As a new process: nothing is loaded."""
