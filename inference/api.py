@@ -21,7 +21,7 @@ class ResidenceSerializer(serializers.ModelSerializer[Residence]):
 
     class Meta:
         model = Residence
-        fields = ["replica", "state", "load_epoch", "note", "changed_at", "probed_at"]
+        fields = ["replica", "state", "load_epoch", "why", "note", "changed_at", "probed_at"]
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):

@@ -107,12 +107,23 @@ class Residence(models.Model):
         LEAVING = "leaving", _("Leaving")  # no new calls; those under way are waited for
         FAILED = "failed", _("Failed")  # until it is unloaded and loaded again, or the engine starts anew
 
+    class Why(models.TextChoices):
+        LOST = "lost", _("The engine has lost it.")
+        STORE = "store", _("The store of artefacts does not give it out; it is asked again.")
+        FILES = "files", _("Its files are not those that were signed.")
+        RECORD = "record", _("Its known answers cannot be read.")
+        UNPROVED = "unproved", _("It does not answer as it did when it was trained.")
+        REFUSED = "refused", _("The engine refuses it.")
+        ENGINE = "engine", _("The engine did not take it; it is asked again.")
+        STUCK = "stuck", _("The engine says it is unloaded, and still serves it.")
+
     replica = models.ForeignKey(Replica, on_delete=models.CASCADE, related_name="residences")
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="residences")
     state = models.CharField(max_length=10, choices=State, default=State.FETCHING)
     load_epoch = models.PositiveIntegerField(default=0)  # the number of its load among all loads of the replica
     start = models.CharField(max_length=64, blank=True)  # of the engine that loaded it
-    note = models.CharField(max_length=300, blank=True)
+    why = models.CharField(max_length=10, choices=Why, blank=True)  # of a state that is not what was wanted
+    note = models.CharField(max_length=300, blank=True)  # what was said then, in English
     changed_at = models.DateTimeField(auto_now=True)
     probed_at = models.DateTimeField(null=True)  # when its known answers were last right
 

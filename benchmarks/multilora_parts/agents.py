@@ -31,7 +31,7 @@ def answering(adapters: list[Any], replicas: int) -> None:
     def done() -> bool:
         failed = Residence.objects.filter(adapter__in=adapters, state=Residence.State.FAILED).first()
         if failed:
-            raise SystemExit(f"{failed.adapter} is not served by {failed.replica}: {failed.note}")
+            raise SystemExit(f"{failed.adapter} is not served by {failed.replica} ({failed.why}): {failed.note}")
         living = Residence.objects.filter(adapter__in=adapters, state=Residence.State.ELIGIBLE)
         return living.count() == replicas * len(adapters)
 

@@ -32,7 +32,7 @@ class Agent:
     """
 
     def __init__(self, name: str, url: str, key_file: Path, cache: Path) -> None:
-        self.sight = Sight(name, url, key_file)
+        self.sight = Sight(name, url, key_file, cache)
         engine = Engine(url, key_file=key_file, spent=partial(reconciliation.own, name))
         self.residents = Residents(self.sight, engine, cache)
 

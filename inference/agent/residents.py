@@ -27,6 +27,7 @@ PROBE_SECONDS = 600.0  # after so long the known answers are asked for again
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 
 State = Residence.State
+Why = Residence.Why
 
 
 class Residents:
@@ -50,7 +51,7 @@ class Residents:
                 self._move(one, State.FETCHING)
             elif one.state == State.ELIGIBLE and (again or one.adapter.engine_name not in present):
                 log.warning("%s has lost %s.", self.replica, one.adapter)
-                self._move(one, State.FETCHING, "the engine has lost it")
+                self._move(one, State.FETCHING, Why.LOST)
                 lost = True
         return lost
 
@@ -88,9 +89,9 @@ class Residents:
                 artifacts.remove(path)  # somebody changed it here
             artifacts.store().fetch(signed["predicate"]["files"], adapter.digest, path)
         except VerificationError as error:
-            self._fail(residence, str(error))
+            self._fail(residence, Why.FILES, str(error))
         except OSError as error:
-            self._retry(residence, f"The store of artefacts: {error}")
+            self._retry(residence, Why.STORE, str(error))
         else:
             return path
         return None
@@ -107,12 +108,14 @@ class Residents:
             self.probe(residence)
         except known.WrongAnswer as error:
             self.engine.unload(adapter.engine_name)
-            self._fail(residence, f"It does not answer as it did when it was trained: {error}.")
+            self._fail(residence, Why.UNPROVED, str(error))
         except (known.Malformed, OSError) as error:
-            self._fail(residence, f"Its known answers cannot be read: {error}.")
+            self._fail(residence, Why.RECORD, str(error))
         except EngineError as error:
-            refused = CLIENT_ERROR <= error.status < SERVER_ERROR
-            (self._fail if refused else self._retry)(residence, str(error))
+            if CLIENT_ERROR <= error.status < SERVER_ERROR:
+                self._fail(residence, Why.REFUSED, str(error))
+            else:
+                self._retry(residence, Why.ENGINE, str(error))
         else:
             self._move(residence, State.ELIGIBLE)
             log.info("%s answers on %s (load %d).", adapter, self.replica, residence.load_epoch)
@@ -137,7 +140,7 @@ class Residents:
             return False
         self.engine.unload(name)
         if name in self.engine.models():
-            self._move(residence, State.LEAVING, "the engine says it is unloaded, and still serves it")
+            self._move(residence, State.LEAVING, Why.STUCK)
             return False
         artifacts.remove(self.cache / residence.adapter.digest)
         residence.delete()
@@ -185,25 +188,25 @@ class Residents:
             self.probe(residence)
             residence.save(update_fields=["probed_at"])
         except known.WrongAnswer as error:
-            self._fail(residence, f"It no longer answers as it did when it was trained: {error}.")
+            self._fail(residence, Why.UNPROVED, str(error))
         except OSError as error:
             log.warning("%s: %s", residence, error)
         return bool(self._due)
 
-    def _retry(self, residence: Residence, note: str) -> None:
+    def _retry(self, residence: Residence, why: Why, note: str) -> None:
         self.later[residence.pk] = time.monotonic() + RETRY_SECONDS
-        log.warning("%s: %s", residence, note)
-        self._move(residence, State.FETCHING, note)
+        log.warning("%s (%s): %s", residence, why, note)
+        self._move(residence, State.FETCHING, why, note)
 
-    def _fail(self, residence: Residence, note: str) -> None:
-        log.error("%s is not served by %s: %s", residence.adapter, self.replica, note)
+    def _fail(self, residence: Residence, why: Why, note: str) -> None:
+        log.error("%s is not served by %s (%s): %s", residence.adapter, self.replica, why, note)
         residence.start = self.replica.start
-        self._move(residence, State.FAILED, note)
+        self._move(residence, State.FAILED, why, note)
 
-    def _move(self, residence: Residence, state: State, note: str = "") -> None:
+    def _move(self, residence: Residence, state: State, why: Why | str = "", note: str = "") -> None:
         """Gateways hear of it where it is about who answers."""
         told = State.ELIGIBLE in (residence.state, state)
-        residence.state, residence.note = state, note[:300]
+        residence.state, residence.why, residence.note = state, why, note[:300]
         with transaction.atomic():
             residence.save()
             if told:

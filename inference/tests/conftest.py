@@ -212,6 +212,7 @@ class Serving:
         self.loop, self.redis_url, self.engine = loop, redis_url, Engine()
         self.writer = Writer("test")
         self.agent: Agent | None = None
+        self.cache = Path(configured.VAR) / "agents" / secrets.token_hex(4)
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
@@ -286,8 +287,7 @@ class Serving:
     def look(self) -> Agent:
         """The agent beside the engine, once it has done what there was to do."""
         if self.agent is None:
-            here = Path(configured.VAR) / "agents" / secrets.token_hex(4)
-            self.agent = Agent("engine", configured.ENGINE_URL, configured.ENGINE_KEY_FILE, here)
+            self.agent = Agent("engine", configured.ENGINE_URL, configured.ENGINE_KEY_FILE, self.cache)
         self.agent.settle()
         return self.agent
 

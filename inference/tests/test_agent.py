@@ -84,7 +84,7 @@ def test_an_engine_that_answers_as_something_else_is_not_believed(serving, publi
     adapter = registry.load(publish())
     serving.look()
     assert life(adapter)[0] == State.FAILED
-    assert "does not answer as it did" in Residence.objects.get().note
+    assert Residence.objects.get().why == Residence.Why.UNPROVED
     assert serving.engine.loaded == {}
     assert serving.post(key, DESTEK).status_code == 503
     serving.engine.confused = False
@@ -186,7 +186,7 @@ def test_an_unload_that_the_engine_only_says_it_did_is_told(serving, loaded):
     serving.agent.residents.engine.unload = lambda name: None
     registry.unload(loaded)
     serving.look()
-    assert "still serves it" in Residence.objects.get().note
+    assert Residence.objects.get().why == Residence.Why.STUCK
     del serving.agent.residents.engine.unload
     serving.look()
     assert not Residence.objects.exists()
@@ -354,8 +354,7 @@ class TestReplica:
         with pytest.raises(vault.Locked):
             replicas.secret(row)
 
-    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path, monkeypatch):
-        monkeypatch.setattr("os.getpid", lambda: 1)
+    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path):
         told = ("engine", serving.agent.residents.engine.url, settings.ENGINE_KEY_FILE, tmp_path)
         with pytest.raises(replicas.Taken, match="a name of its own"):
             Agent(*told)

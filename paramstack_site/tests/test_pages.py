@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gettext
 import re
+from typing import Any
 
 import pytest
 from babel.messages.pofile import read_po
@@ -11,7 +12,7 @@ from django.conf import settings as configured
 from django.urls import reverse
 
 from inference import artifacts
-from inference.models import Adapter
+from inference.models import Adapter, Residence
 from paramstack_site.tests.furniture import SECRET_JUDGE
 from tenants.models import UsageEvent
 from training import review
@@ -275,3 +276,29 @@ def test_the_source_filter_tells_nothing_of_a_waiting_pair(client, cast, furnish
     for source in ("written", "local", "claude"):
         shown = client.get(page, {"state": "waiting", "source": source}).context["page"]
         assert shown.paginator.count == 0
+
+
+def test_an_adapter_s_page_says_how_far_each_engine_is_and_asks_again_while_it_moves(client, cast, furnished):
+    client.force_login(cast.engineer)
+    page = reverse("adapter", args=["acme", furnished["adapter"]])
+    living = Residence.objects.filter(adapter=furnished["adapter"])
+
+    def engines() -> Any:
+        """What the page asks for again."""
+        part = client.get(page, headers={"HX-Request": "true"}).text
+        assert part.startswith("<section")
+        assert part.strip() in client.get(page).text
+        return part
+
+    assert "Cevaplıyor" in engines()
+    assert "hx-trigger" not in engines()
+    living.update(state="loading")
+    assert "Yükleniyor" in engines()
+    assert "hx-trigger" in engines()
+    living.update(state="failed", note="max_lora_rank <8>")
+    assert "max_lora_rank &lt;8&gt;" in engines()
+    assert "hx-trigger" not in engines()
+    living.delete()
+    assert "hx-trigger" in engines()  # an agent will take it
+    Adapter.objects.filter(pk=furnished["adapter"]).update(state="registered")
+    assert "hx-trigger" not in engines()
