@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db.models import Sum
 from django.utils import timezone
@@ -103,15 +103,11 @@ def _ask(
 ) -> Reading:
     seconds, _ = client.time()
     month = f"{costs.today(tenant, datetime.fromtimestamp(seconds, UTC)):%Y%m}"
-    step: Any = client.pipeline(transaction=True)
-    step.time().hmget(metering.STATE, "mark", "since")
-    step.hmget(f"{metering.RATE}{mark}:{owner}", "at", "1", "2", "3", "4")
-    step.hget(metering.OPEN, owner).hmget(f"{metering.MONTH}{tenant.pk}:{month}", "spent", "held")
-    (seconds, micros), (found, since), rates, open_, (spent, held) = step.execute()
+    packed = metering.gauge(str(tenant.pk), owner, month)
+    now, found, since, *rates, open_, spent, held = counters.run(client, metering.GAUGE, packed)
     if not mark or found != mark:
         return _unknown(tenant, limits, budget, UNVOUCHED)
-    levels = used(limits[:4], rates, seconds * 1_000_000 + micros, int(since or 0))
-    counted = [*levels, int(open_ or 0)]
+    counted = [*used(limits[:4], rates, int(now), int(since or 0)), int(open_ or 0)]
     gauges = [Gauge(*each) for each in zip(metering.LIMITS, limits, counted, strict=True)]
     return Reading(gauges, budget, month, int(spent or 0), int(held or 0))
 

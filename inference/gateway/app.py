@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
 
 from inference import protocol
-from inference.gateway import reply, telemetry
+from inference.gateway import cycle, reply
 from inference.gateway.admission import Counters
 from inference.gateway.answering import Answering
 from inference.gateway.cache import Cache
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 MODELS, FEEDBACK = "/v1/models", "/v1/feedback"
+NOTHING: dict[str, Any] = {}
 KNOWN = (*protocol.PARSERS, MODELS, FEEDBACK)
 
 
@@ -63,7 +65,6 @@ class Gateway:
             self._answering = Answering(*parts)
         self._catalogue = Catalogue(door)
         self._feedback = FeedbackDesk(door, self._counters, keep_feedback) if keep_feedback else None
-        self._running = 0
         self._idle = asyncio.Event()
         self._draining = False
 
@@ -79,11 +80,11 @@ class Gateway:
         """Refuses new calls, waits for the running ones, closes the pools."""
         self._draining = True
         self._idle.clear()
-        if self._running:
+        if self._telemetry.under_way:
             try:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
-                log.warning("%d calls still ran when the gateway stopped.", self._running)
+                log.warning("%d calls still ran when the gateway stopped.", self._telemetry.under_way)
         await self._watch.close()
         await self._fleet.close()
         await self._counters.close()
@@ -92,9 +93,8 @@ class Gateway:
             await self._tracing.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = Reply(send, new_id())
-        self._running += 1
-        telemetry.in_flight.inc()
+        answer = Reply(send, new_id(), scope.get("extensions", NOTHING).get(cycle.RESPOND))
+        self._telemetry.under_way += 1
         try:
             if self._draining:
                 raise Refusal(503, "shutting_down", "This gateway is shutting down. Send the call again.", None, 1)
@@ -109,24 +109,22 @@ class Gateway:
             message = f"Something broke on our side. Report {answer.request_id} to the operator."
             await answer.refuse(Refusal(500, "internal_error", message))
         finally:
-            self._running -= 1
-            telemetry.in_flight.dec()
-            if not self._running:
+            self._telemetry.under_way -= 1
+            if not self._telemetry.under_way:
                 self._idle.set()
 
-    async def _route(self, scope: Scope, receive: Receive, answer: Reply) -> None:
+    def _route(self, scope: Scope, receive: Receive, answer: Reply) -> Awaitable[None]:
         method, path = scope["method"], scope["path"]
         if path in protocol.PARSERS:
             _allow(method, "POST")
-            await self._answering.answer(scope, receive, answer)
-        elif path == MODELS or path.startswith(f"{MODELS}/"):
+            return self._answering.answer(scope, receive, answer)
+        if path == MODELS or path.startswith(f"{MODELS}/"):
             _allow(method, "GET")
-            await self._catalogue.models(scope, path.removeprefix(MODELS).strip("/"), answer)
-        elif path == FEEDBACK and self._feedback:
+            return self._catalogue.models(scope, path.removeprefix(MODELS).strip("/"), answer)
+        if path == FEEDBACK and self._feedback:
             _allow(method, "POST")
-            await self._feedback.take(scope, receive, answer)
-        else:
-            raise Refusal(404, "not_found", f"There is no {path[:80]} here. Known: {', '.join(KNOWN)}.")
+            return self._feedback.take(scope, receive, answer)
+        raise Refusal(404, "not_found", f"There is no {path[:80]} here. Known: {', '.join(KNOWN)}.")
 
 
 def _allow(method: str, expected: str) -> None:

@@ -49,8 +49,12 @@ class Meter:
         self.deltas += tokens
         self.answers[index].update(text.encode())
 
-    def report(self, usage: Any) -> None:
-        self.usage = protocol.usage_of(usage) or self.usage
+    def report(self, *usages: Any) -> None:
+        """Takes the last of these reports that can be believed, if there is one."""
+        for usage in reversed(usages):
+            if found := protocol.usage_of(usage):
+                self.usage = found
+                return
 
     def report_part(self, usage: Any, index: int, n: int) -> None:
         """Of one of several answers under way, `n` to each prompt; an engine counts its tokens and its prompt's."""
@@ -189,27 +193,46 @@ class Call(upstream.Caller):
         while not events.done and (data := await response.next()):
             if self.over:
                 raise connection.Broken("hung up")
-            if frames := [frame for event in events.feed(data) if (frame := self._frame(orjson.loads(event)))]:
-                await emit(b"".join(frames))
+            if frames := self._frames(events.feed(data)):
+                await emit(frames)
         if not events.done:
             raise connection.Broken("the engine's last word is missing")
 
-    def _frame(self, chunk: dict[str, Any]) -> bytes:
-        """One event as the caller gets it, and nothing of one that is none of its business."""
-        if "error" in chunk:
-            raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
-        usage, choices = chunk.pop("usage", None), chunk.get("choices")
-        if usage and choices and len(self.meter.answers) > 1:
-            self.meter.report_part(usage, choices[0].get("index", 0), self.request.n)
-        elif usage:
-            self.meter.report(usage)
-        for choice in choices or ():
-            text, is_token = self.request.operation.delta(choice)
-            if is_token:
-                self.meter.saw(text, choice.get("index", 0))
+    def _frames(self, events: list[bytes]) -> bytes:
+        """The events of one read as the caller gets them, without what is none of its business."""
+        delta, saw, several = self.request.operation.delta, self.meter.saw, len(self.meter.answers) > 1
+        parts: list[bytes] = []
+        reports: list[Any] = []
+        try:
+            for event in events:
+                chunk = orjson.loads(event)
+                if "error" in chunk:
+                    raise upstream.EngineUnavailable(self.target.served, "the engine broke the stream off")
+                usage, choices = chunk.pop("usage", None), chunk.get("choices")
+                if usage and several:
+                    self._report_several(usage, choices)
+                elif usage:
+                    reports.append(usage)
+                for choice in choices or ():
+                    text, is_token = delta(choice)
+                    if is_token:
+                        saw(text, choice.get("index", 0))
+                if usage and not choices and self.request.include_usage:
+                    chunk["usage"] = usage
+                elif not choices:
+                    continue
+                chunk.update(self._names)
+                parts += (b"data: ", orjson.dumps(chunk), b"\n\n")
+        finally:
+            self.meter.report(*reports)
+        return b"".join(parts)
+
+    def _report_several(self, usage: Any, choices: Any) -> None:
+        """Of several answers under way: of one of them with its piece, of all of them without."""
         if choices:
-            return protocol.frame(chunk | self._names)
-        return protocol.frame(chunk | self._names | {"usage": usage}) if usage and self.request.include_usage else b""
+            self.meter.report_part(usage, choices[0].get("index", 0), self.request.n)
+        else:
+            self.meter.report(usage)
 
     def stop(self, reason: str) -> None:
         """Ends it from outside; wakes a read that waits for the engine, and tells the engine to stop."""

@@ -74,7 +74,7 @@ class Fleet:
 
     def _candidates(self, hosts: Sequence[Host]) -> list[tuple[Host, Replica]]:
         """Those that are well, least loaded first."""
-        found = [(host, replica) for host in hosts if (replica := self._replica(host)).well]
+        found = [(host, replica) for host in hosts if (replica := self._replica(host)).failures < TRIPS]
         if len(found) > 1:
             random.shuffle(found)
             found.sort(key=lambda pair: pair[1].upstream.busy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ BODY_SECONDS = 30.0  # for the whole body
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Respond = Callable[[int, Mapping[str, str], bytes], Awaitable[None]]  # status, header, body
 
 
 class Disconnected(Exception):
@@ -25,13 +26,17 @@ class Disconnected(Exception):
 class Reply:
     """What goes back: every response names its request id, which is the ledger's."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self.request_id, self.begun = send, request_id, False
+    def __init__(self, send: Send, request_id: str, respond: Respond | None = None) -> None:
+        """`respond` is the server's short way to say a whole response, if it has one."""
+        self._send, self._respond, self.request_id, self.begun = send, respond, request_id, False
 
     async def json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
+        if self._respond:
+            self.begun = True
+            return await self._respond(status, self._fields("application/json", headers or {}), data)
         await self._begin(status, "application/json", (headers or {}) | {"content-length": str(len(data))})
-        await self.chunk(data, more=False)
+        return await self.chunk(data, more=False)
 
     async def refuse(self, refusal: Refusal) -> None:
         if not self.begun:
@@ -49,9 +54,12 @@ class Reply:
 
     async def _begin(self, status: int, kind: str, headers: dict[str, str]) -> None:
         self.begun = True
-        pairs = [(b"content-type", kind.encode("ascii")), (b"x-request-id", self.request_id.encode("ascii"))]
-        pairs += [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        fields = self._fields(kind, headers).items()
+        pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in fields]
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    def _fields(self, kind: str, headers: dict[str, str]) -> dict[str, str]:
+        return {"content-type": kind, "x-request-id": self.request_id, **headers}
 
 
 async def plain(send: Send, status: int, body: bytes, kind: str = "text/plain") -> None:

@@ -13,7 +13,9 @@ import ipaddress
 import os
 import sys
 import time
+from bisect import bisect_left
 from typing import Any, BinaryIO
+from weakref import WeakSet
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -34,21 +36,34 @@ MOST_LINES = 20_000  # waiting; above, they are dropped and counted
 
 CALL = ("gen_ai_operation_name", "gen_ai_request_model", "server_address")
 registry = CollectorRegistry()
-duration = Histogram(
+
+
+class Distribution(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def add(self, counts: list[int], total: float) -> None:
+        """How many fell into each bucket, and what all of them add up to."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+duration = Distribution(
     "gen_ai_server_request_duration_seconds",
     "From the admission of a call to its settlement.",
     (*CALL, "error_type"),
     buckets=DURATIONS,
     registry=registry,
 )
-first_token = Histogram(
+first_token = Distribution(
     "gen_ai_server_time_to_first_token_seconds",
     "From the admission of a call to the first of its answer.",
     CALL,
     buckets=FIRST_TOKENS,
     registry=registry,
 )
-per_token = Histogram(
+per_token = Distribution(
     "gen_ai_server_time_per_output_token_seconds",
     "Between the tokens of a streamed answer after its first.",
     CALL,
@@ -73,36 +88,71 @@ in_flight = Gauge("paramstack_gateway_in_flight_requests", "Under way.", registr
 dropped = Counter("paramstack_gateway_dropped_log_lines", "Lines that nobody could take in time.", registry=registry)
 
 
-class _Series:
-    """The children of one operation, model and replica: looked up once, not at each call."""
+class Sums:
+    """What was observed since the registry was told: metrics of the library's lock and search at each call."""
+
+    __slots__ = ("_bounds", "_counts", "_child", "_total")
+
+    def __init__(self, child: Any, bounds: tuple[float, ...]) -> None:
+        self._child, self._bounds = child, bounds
+        self._counts, self._total = [0] * (len(bounds) + 1), 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def tell(self) -> None:
+        counts, total = self._counts, self._total
+        if any(counts):
+            self._counts, self._total = [0] * len(counts), 0.0
+            self._child.add(counts, total)
+
+
+class Series:
+    """The sums of one operation, model and replica."""
 
     def __init__(self, *labels: str) -> None:
         self._labels = labels
-        self._durations: dict[str, Any] = {}
-        self.first_token, self.per_token = first_token.labels(*labels), per_token.labels(*labels)
-        self.input, self.output = tokens.labels(*labels, "input"), tokens.labels(*labels, "output")
+        self.durations: dict[str, Sums] = {}  # by error
+        self.first_token = Sums(first_token.labels(*labels), FIRST_TOKENS)
+        self.per_token = Sums(per_token.labels(*labels), PER_TOKEN)
+        self._input, self._output = tokens.labels(*labels, "input"), tokens.labels(*labels, "output")
+        self.inputs = self.outputs = 0
 
-    def duration(self, error: str) -> Any:
-        if error not in self._durations:
-            self._durations[error] = duration.labels(*self._labels, error)
-        return self._durations[error]
+    def duration(self, error: str) -> Sums:
+        found = self.durations.get(error)
+        if found is None:
+            found = self.durations[error] = Sums(duration.labels(*self._labels, error), DURATIONS)
+        return found
+
+    def tell(self) -> None:
+        for sums in (self.first_token, self.per_token, *self.durations.values()):
+            sums.tell()
+        self._input.inc(self.inputs)
+        self._output.inc(self.outputs)
+        self.inputs = self.outputs = 0
 
 
 class Telemetry:
-    """`lines` is where calls are written, one JSON object each; without it nowhere."""
+    """`lines` is where calls are written, one JSON object each; without it nowhere. `under_way` is for whoever answers
+    requests to count up and down. The registry is told of all that four times a second, and before it is read.
+    """
 
     def __init__(self, lines: BinaryIO | None = None, log: bool = False) -> None:
         self._lines = lines or (sys.stderr.buffer if log else None)
         self._waiting: list[bytes] = []
-        self._series: dict[tuple[str, str, str], _Series] = {}
-        self._statuses = {status: calls.labels(status) for status in ("settled", "aborted", "blocked")}
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._ended = dict.fromkeys(("settled", "aborted", "blocked"), 0)
+        self.under_way = self._told_under_way = 0
         self._flushing = Background(self._flush, lambda: FLUSH_SECONDS)
+        _all.add(self)
 
     def start(self) -> None:
         self._flushing.start()
 
     async def close(self) -> None:
         await self._flushing.close()
+        self.tell()
         self._write()
 
     def ended(self, operation: str, event: Event, host: Host | None) -> None:
@@ -110,19 +160,28 @@ class Telemetry:
         place = operation, event.served, host.name if host else ""
         series = self._series.get(place)
         if series is None:
-            series = self._series[place] = _Series(*place)
-        self._statuses[event.status].inc()
-        seconds = event.latency_ms / 1000
+            series = self._series[place] = Series(*place)
+        self._ended[event.status] += 1
+        seconds, ttft_ms, outputs = event.latency_ms / 1000, event.ttft_ms, event.output_tokens
         series.duration("guardrail_blocked" if event.status == "blocked" else event.reason).observe(seconds)
-        if event.ttft_ms:
-            series.first_token.observe(event.ttft_ms / 1000)
-            if event.output_tokens > 1 and event.latency_ms > event.ttft_ms:
-                series.per_token.observe((seconds - event.ttft_ms / 1000) / (event.output_tokens - 1))
-        if event.input_tokens:
-            series.input.inc(event.input_tokens)
-            series.output.inc(event.output_tokens)
+        if ttft_ms:
+            series.first_token.observe(ttft_ms / 1000)
+            if outputs > 1 and event.latency_ms > ttft_ms:
+                series.per_token.observe((seconds - ttft_ms / 1000) / (outputs - 1))
+        series.inputs += event.input_tokens
+        series.outputs += outputs
         if self._lines:
             self._say(event, operation, place[2])
+
+    def tell(self) -> None:
+        """Tells the registry what happened since the last time."""
+        for status, count in self._ended.items():
+            calls.labels(status).inc(count)
+            self._ended[status] = 0
+        in_flight.inc(self.under_way - self._told_under_way)
+        self._told_under_way = self.under_way
+        for series in self._series.values():
+            series.tell()
 
     def fell_back(self, served: str, fallback: str) -> None:
         """No engine answered for `served`."""
@@ -158,6 +217,7 @@ class Telemetry:
         return None
 
     async def _flush(self) -> None:
+        self.tell()
         if self._waiting:
             await asyncio.to_thread(self._write)  # whoever reads the log may be slow
 
@@ -184,8 +244,13 @@ def is_inside(scope: Scope) -> bool:
     return ip.is_loopback or ip.is_private
 
 
+_all: WeakSet[Telemetry] = WeakSet()
+
+
 def exposition() -> tuple[bytes, str]:
     """The metrics of this process, or of all workers of this server, in Prometheus's text format, and its type."""
+    for one in _all:
+        one.tell()
     return generate_latest(_source()), CONTENT_TYPE_LATEST
 
 

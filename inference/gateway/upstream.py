@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import time
@@ -148,10 +147,11 @@ class Upstream:
             connection = self._idle.pop()
             if connection.closed:
                 continue
-            with contextlib.suppress(Broken):
+            try:
                 return await self._on(caller, connection, head, payload)
-            if connection.answered or caller.over:
-                raise Broken("the engine broke its answer off")
+            except Broken:
+                if connection.answered or caller.over:
+                    raise Broken("the engine broke its answer off") from None
         return await self._on(caller, await self._open(), head, payload)
 
     async def _open(self) -> Connection:

@@ -21,11 +21,11 @@ def usage_of(usage: Any) -> tuple[int, int, int] | None:
         return None  # a report without its counts would make an answer free
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    found = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
-    counts = [0 if count is None else count for count in found]
-    if any(type(count) is not int or not 0 <= count <= MOST_REPORTED for count in counts):
-        return None
-    inputs, outputs, hit = counts
+    outputs = usage.get("completion_tokens")
+    inputs, outputs, hit = usage["prompt_tokens"], 0 if outputs is None else outputs, 0 if cached is None else cached
+    for count in (inputs, outputs, hit):
+        if type(count) is not int or not 0 <= count <= MOST_REPORTED:
+            return None
     return inputs, outputs, min(hit, inputs)
 
 

@@ -111,11 +111,14 @@ def answers(data: dict[str, Any]) -> int:
 
 def max_tokens(data: dict[str, Any], *names: str) -> int | None:
     """The longest answer, by its older or its newer name. Two numbers are refused: the engine might take the other."""
-    given = {name: typed(data, name, int, None) for name in names}
-    for name, value in given.items():
-        if value is not None and not 1 <= value <= MOST_TOKENS:
+    found: int | None = None
+    for name in names:
+        value = typed(data, name, int, None)
+        if value is None:
+            continue
+        if not 1 <= value <= MOST_TOKENS:
             raise invalid(name, f"{name} must be 1 to {MOST_TOKENS}.")
-    found = {value for value in given.values() if value is not None}
-    if len(found) > 1:
-        raise invalid(names[-1], f"{names[-1]} and {names[0]} differ. Send one of them.")
-    return found.pop() if found else None
+        if found is not None and found != value:
+            raise invalid(names[-1], f"{names[-1]} and {names[0]} differ. Send one of them.")
+        found = value
+    return found

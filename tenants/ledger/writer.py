@@ -22,7 +22,9 @@ from tenants.models import LedgerHead
 
 log = logging.getLogger(__name__)
 BATCH = 2_000
-PAUSE_SECONDS = 0.02  # between batches: SQLite's other writers get their turn
+PAUSE_SECONDS = 0.02  # behind a full batch: SQLite's other writers get their turn
+# Behind any other: a transaction and its signature cost as much as some hundred rows, and a receipt may take a second.
+COLLECT_SECONDS = 0.2
 BLOCK_MS = 200
 LEASE_SECONDS = 4.0  # a writer that has not renewed for so long is taken for dead
 RENEW_SECONDS = 1.0
@@ -67,8 +69,8 @@ class Writer:
         self._chores.wait(PATIENT_SECONDS)
         while not self._stopping:
             try:
-                self.turn(BLOCK_MS)
-                time.sleep(PAUSE_SECONDS if self._leads else STAND_BY_SECONDS)
+                full = self.turn(BLOCK_MS) >= BATCH
+                time.sleep(PAUSE_SECONDS if full else COLLECT_SECONDS if self._leads else STAND_BY_SECONDS)
             except rebuild.Foreign as foreign:
                 log.error("%s", foreign)
                 time.sleep(LEASE_SECONDS)

@@ -1,154 +1,145 @@
 -- Admits one call or says why not; a refused call consumes nothing. Limits: GCRA (ITU-T I.371) in its form as a
 -- continuous-state leaky bucket, in whole numbers: a level counts units x period in microseconds and falls by `limit`
--- every microsecond. All numbers stay below 2^53, so Lua's are exact.
--- KEYS 1 state 2 epochs 3 month 4 holds 5 leases 6 open 7 stream 8 rates of the tenant 9 rates of the key
---      10 months 11 refusals (a prefix)
--- ARGV 1 mark 2 sequence seen 3 epoch 4 good until (us) 5 id 6 hold (nano-dollars) 7 tokens 8 budget 9 lease (ms)
---      10 tenant 11 key 12 month 13 event 14 longest stream 15-19 limits of the tenant 20-24 of the key; -1: none
+-- every microsecond. All numbers stay below 2^53, so Lua's are exact, and Redis writes them in full.
+-- ARGV 1 mark 2 sequence seen 3 id 4 hold (nano-dollars) 5 tokens 6 tenant 7 key 8 month 9 event 10 longest stream
+--      11 lease (ms) 12 terms: doubles, little-endian: epoch, good until (us), budget, limits of the tenant (five), of
+--      the key (five); -1: none
+local mark, seen, id, hold_nano, reserved, tenant, key, month, event, longest, lease, packed = unpack(ARGV)
 local PERIOD = {1000000, 60000000, 1000000, 60000000}
-local function int(number) return string.format('%.0f', number) end
+-- The levels of a scope: when they were written, the four of them, tokens given back of the last two, the limits of
+-- these; -1: none. In binary: reading and writing so many numbers as text was a quarter of a call.
+local ROW = '<ddddddddd'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
-local state = redis.call('HMGET', KEYS[1], 'mark', 'sequence', 'since')
+local state = redis.call('HMGET', STATE, 'mark', 'sequence', 'since')
 local sequence = tonumber(state[2]) or 0
-if state[1] and state[1] == ARGV[1] and sequence < tonumber(ARGV[2]) then
-  redis.call('HDEL', KEYS[1], 'mark') -- this server has forgotten steps that somebody saw
+if state[1] == mark and sequence < tonumber(seen) then
+  redis.call('HDEL', STATE, 'mark') -- this server has forgotten steps that somebody saw
   state[1] = false
 end
-if not state[1] or state[1] ~= ARGV[1] then return {'unmarked', int(now), int(sequence)} end
-if redis.call('HEXISTS', KEYS[4], ARGV[5]) == 1 then
-  return {'ok', int(now), int(sequence), '-1', '0', '0', '-1', '0', '0'} -- asked twice
+if state[1] ~= mark then return {'unmarked', now, sequence} end
+-- What to answer if the call is not admitted now: that it was, if it is asked twice.
+local function instead(told)
+  return redis.call('HEXISTS', HOLDS, id) == 1 and {'ok', now, sequence, -1, 0, 0, -1, 0, 0} or told
 end
-if redis.call('HGET', KEYS[2], ARGV[10]) ~= ARGV[3] or now >= tonumber(ARGV[4]) then
-  return {'stale', int(now), int(sequence)}
+local terms = {struct.unpack('<ddddddddddddd', packed)}
+if tonumber(redis.call('HGET', EPOCHS, tenant) or -1) ~= terms[1] or now >= terms[2] then
+  return instead({'stale', now, sequence})
 end
-if redis.call('XLEN', KEYS[7]) >= tonumber(ARGV[14]) then return {'backlog', int(now), int(sequence)} end
+if redis.call('XLEN', STREAM) >= tonumber(longest) then return instead({'backlog', now, sequence}) end
 
-local tokens = tonumber(ARGV[7])
+local budget, hold, tokens = terms[3], tonumber(hold_nano), tonumber(reserved)
 local need = {1, 1, tokens, tokens}
 local worst -- the refusal that lasts longest: {number of the limit, limit, value, need, wait in us or -1 for ever}
 local refusals = {} -- all of them, seven numbers each: those five, then what was in use and how long it drained (us)
 local function refuse(number, limit, value, needed, wait, used, drained)
-  for _, fact in ipairs({number, limit, value, needed, wait, used or value, drained or 0}) do
-    table.insert(refusals, int(fact))
-  end
+  for _, fact in ipairs({number, limit, value, needed, wait, used, drained}) do table.insert(refusals, fact) end
   if not worst or (worst[5] >= 0 and (wait < 0 or wait > worst[5])) then worst = {number, limit, value, needed, wait} end
 end
 
--- The levels of one scope with this call in them; `first` is where its limits stand in ARGV.
-local function fill(rates, first, scope)
-  local row = redis.call('HMGET', rates, 'at', '1', '2', '3', '4', 'f3', 'f4', 'l3', 'l4')
-  local at = tonumber(row[1])
-  local scoped = {before = {}, levels = {}, limits = {}, gone = {}, refunded = {row[6] or '0', row[7] or '0'}}
+-- Puts the call into the levels of one scope, whose first limit is terms[first + 1].
+local limited = false
+local function fill(row, first, scope, open)
+  local at = row[1]
+  local passed = math.max(now - (at or tonumber(state[3]) or 0), 0)
   for kind = 1, 4 do
-    local limit = tonumber(ARGV[first + kind - 1])
+    local limit = terms[first + kind]
     if limit >= 0 then
-      local capacity = limit * PERIOD[kind]
-      local level = at and (tonumber(row[kind + 1]) or 0) or capacity -- unknown: as if full when Redis was rebuilt
-      local used, since = at and level or -1, at or tonumber(state[3]) or 0
-      local passed = math.max(now - since, 0)
+      local period, units = PERIOD[kind], need[kind]
+      local capacity = limit * period
+      local level = at and math.max(0, row[kind + 1]) or capacity -- unknown: as if full when Redis was rebuilt
+      local used = at and level or -1
       -- Until it is empty: after its limit was lowered a bucket can hold more than drains in a period.
       level = math.max(0, level - math.min(passed, limit > 0 and math.ceil(level / limit) or 0) * limit)
-      local after = level + need[kind] * PERIOD[kind]
-      scoped.limits[kind], scoped.before[kind], scoped.levels[kind] = limit, level, after
+      local after = level + units * period
+      row[kind + 1], limited = after, true
       if after > capacity then
-        local wait = need[kind] > limit and -1 or math.ceil((after - capacity) / limit)
-        refuse(scope + kind, limit, math.ceil(level / PERIOD[kind]), need[kind], wait, used, passed)
+        local wait = units > limit and -1 or math.ceil((after - capacity) / limit)
+        refuse(scope + kind, limit, math.ceil(level / period), units, wait, used, passed)
       end
-    elseif row[kind + 1] then
-      table.insert(scoped.gone, int(kind)) -- it has no limit any more; another one will begin empty
+    else
+      row[kind + 1] = -1 -- it has no limit any more; another one will begin empty
     end
-    -- What an older call may give back is bounded by what drained since: with another limit nobody knows how much.
-    local last = kind >= 3 and tonumber(row[kind + 5])
-    if last and last ~= limit then
-      scoped.refunded[kind - 2] = int(tonumber(scoped.refunded[kind - 2]) + math.max(last, limit))
-      if limit < 0 then table.insert(scoped.gone, 'l' .. int(kind)) end
+    if kind >= 3 then
+      -- What an older call may give back is bounded by what drained since: with another limit nobody knows how much.
+      local last = row[kind + 5] or -1
+      row[kind + 3] = (row[kind + 3] or 0) + (last >= 0 and last ~= limit and math.max(last, limit) or 0)
+      row[kind + 5] = limit
     end
   end
-  local limit, open = tonumber(ARGV[first + 4]), tonumber(redis.call('HGET', KEYS[6], ARGV[10 + scope / 5]) or 0)
-  if limit >= 0 and open >= limit then refuse(scope + 5, limit, open, 1, limit == 0 and -1 or 1000000) end
-  return scoped
+  local limit = terms[first + 5]
+  if limit >= 0 and open >= limit then refuse(scope + 5, limit, open, 1, limit == 0 and -1 or 1000000, open, 0) end
 end
-local tenant, key = fill(KEYS[8], 15, 0), fill(KEYS[9], 20, 5)
+local whole_levels, part_levels = tenant .. ':levels', key .. ':levels'
+local known = redis.call('HMGET', OPEN, tenant, key, whole_levels, part_levels)
+local whole_open, part_open = tonumber(known[1]) or 0, tonumber(known[2]) or 0
+local whole = known[3] and {struct.unpack(ROW, known[3])} or {} -- the tenant's
+local part = known[4] and {struct.unpack(ROW, known[4])} or {} -- the key's
+fill(whole, 3, 0, whole_open)
+fill(part, 8, 5, part_open)
 
--- What OpenAI's headers tell of requests and of tokens: limit (-1: none), what is left, when nothing is in use (us); of
--- each the limit with the least left.
-local function windows(levels)
-  local told = {}
-  for _, scoped in ipairs({tenant, key}) do
-    for kind = 1, 4 do
-      local limit, level = scoped.limits[kind], scoped[levels][kind]
-      if limit then
-        local what = kind <= 2 and 1 or 2
+-- What OpenAI's headers tell of requests and of tokens, put behind `told`: limit (-1: none), what is left, when nothing
+-- is in use (us); of each the limit with the least left. `without` is how many of this call to take off the levels.
+local function windows(told, without)
+  for what = 1, 3, 2 do
+    local least, left, empty = -1, 0, 0
+    for number = 0, 3 do -- a second's and a minute's, of both scopes
+      local row, first, kind = whole, 3, what + number % 2
+      if number > 1 then row, first = part, 8 end
+      local limit = terms[first + kind]
+      if limit >= 0 then
+        local level = row[kind + 1] - without * need[kind] * PERIOD[kind]
         local remaining = math.max(0, math.floor((limit * PERIOD[kind] - level) / PERIOD[kind]))
-        if not told[what] or remaining < told[what][2] then
-          told[what] = {limit, remaining, limit > 0 and math.ceil(level / limit) or 0}
+        if least < 0 or remaining < left then
+          least, left, empty = limit, remaining, limit > 0 and math.ceil(level / limit) or 0
         end
       end
     end
+    local last = #told
+    told[last + 1], told[last + 2], told[last + 3] = least, left, empty
   end
-  local flat = {}
-  for what = 1, 2 do
-    for _, number in ipairs(told[what] or {-1, 0, 0}) do table.insert(flat, int(number)) end
-  end
-  return flat
+  return told
 end
 
-local month = redis.call('HMGET', KEYS[3], 'spent', 'held')
-local hold, used = tonumber(ARGV[6]), (tonumber(month[1]) or 0) + (tonumber(month[2]) or 0)
-if used + hold > tonumber(ARGV[8]) then
-  refuse(11, tonumber(ARGV[8]), used, hold, -1)
-  worst = {11, tonumber(ARGV[8]), used, hold, -1}
+local money = MONTH .. tenant .. ':' .. month
+local sums = redis.call('HMGET', money, 'spent', 'held')
+local used = (tonumber(sums[1]) or 0) + (tonumber(sums[2]) or 0)
+if used + hold > budget then
+  refuse(11, budget, used, hold, -1, used, 0)
+  worst = {11, budget, used, hold, -1}
 end
 if worst then
-  local minute = KEYS[11] .. int(math.floor(now / 60000000))
-  redis.call('HINCRBY', minute, ARGV[10] .. ' ' .. ARGV[11] .. ' ' .. worst[1], 1)
+  local before = instead()
+  if before then return before end
+  local minute = REFUSED .. string.format('%.0f', math.floor(now / 60000000))
+  redis.call('HINCRBY', minute, tenant .. ' ' .. key .. ' ' .. worst[1], 1)
   redis.call('EXPIRE', minute, 172800)
-  local told = {'refused', int(now), int(sequence)}
-  for _, fact in ipairs(worst) do table.insert(told, int(fact)) end
-  for _, fact in ipairs(windows('before')) do table.insert(told, fact) end
+  local told = windows({'refused', now, sequence, unpack(worst)}, 1)
   for _, fact in ipairs(refusals) do table.insert(told, fact) end
   return told
 end
 
--- Admitted. First write below, and nothing after it can fail.
-local told, buckets = windows('levels'), {}
-for _, pair in ipairs({{KEYS[8], tenant}, {KEYS[9], key}}) do
-  local rates, scoped = pair[1], pair[2]
-  local fields, lasts = {'at', int(now)}, 120000 -- ms
-  local function set(field, value)
-    table.insert(fields, field)
-    table.insert(fields, value)
-  end
-  for kind = 1, 4 do
-    local limit, level = scoped.limits[kind], scoped.levels[kind]
-    if limit then
-      set(int(kind), int(level))
-      if limit > 0 then lasts = math.max(lasts, math.ceil(level / limit / 1000)) end
-    end
-    if kind >= 3 then
-      local refunded = scoped.refunded[kind - 2]
-      if limit then set('l' .. int(kind), int(limit)) end
-      if refunded ~= '0' then set('f' .. int(kind), refunded) end
-      table.insert(buckets, limit and int(limit) .. ',' .. int(level) .. ',' .. refunded or '-')
-    end
-  end
-  if #scoped.gone > 0 then redis.call('HDEL', rates, unpack(scoped.gone)) end
-  if #fields > 2 then
-    redis.call('HSET', rates, unpack(fields))
-    redis.call('PEXPIRE', rates, int(lasts))
-  end
+-- Admitted, unless it was before. First write below, and nothing after it can fail.
+-- Of a bucket of tokens: limit, level, what was given back; - if there is none.
+local function bucket(row, kind, limit)
+  return limit < 0 and '-' or string.format('%.0f,%.0f,%.0f', limit, row[kind + 1], row[kind + 3])
 end
-if not month[1] then
-  redis.call('HSET', KEYS[3], 'spent', '0')
-  redis.call('SADD', KEYS[10], KEYS[3])
+local buckets = bucket(whole, 3, terms[6]) .. ';' .. bucket(whole, 4, terms[7]) .. ';' ..
+  bucket(part, 3, terms[11]) .. ';' .. bucket(part, 4, terms[12])
+local facts = hold_nano .. ' ' .. reserved .. string.format(' %.0f ', now) .. tenant .. ' ' .. key .. ' ' .. month
+if redis.call('HSETNX', HOLDS, id, '0 0 0|' .. facts .. '|' .. buckets .. '|' .. event) == 0 then return instead() end
+redis.call('ZADD', LEASES, math.floor(now / 1000) + lease, id)
+if limited or known[3] or known[4] then
+  whole[1], part[1] = now, now
+  redis.call('HSET', OPEN, tenant, whole_open + 1, key, part_open + 1, whole_levels,
+    struct.pack(ROW, unpack(whole, 1, 9)), part_levels, struct.pack(ROW, unpack(part, 1, 9)))
+else
+  redis.call('HSET', OPEN, tenant, whole_open + 1, key, part_open + 1)
 end
-redis.call('HINCRBY', KEYS[3], 'held', ARGV[6])
-redis.call('HINCRBY', KEYS[6], ARGV[10], 1)
-redis.call('HINCRBY', KEYS[6], ARGV[11], 1)
-local facts = table.concat({ARGV[6], ARGV[7], int(now), ARGV[10], ARGV[11], ARGV[12]}, ' ')
-redis.call('HSET', KEYS[4], ARGV[5], '0 0 0|' .. facts .. '|' .. table.concat(buckets, ';') .. '|' .. ARGV[13])
-redis.call('ZADD', KEYS[5], int(math.floor(now / 1000) + ARGV[9]), ARGV[5])
-sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
-return {'ok', int(now), int(sequence), unpack(told)}
+if not sums[1] then
+  redis.call('HSET', money, 'spent', '0')
+  redis.call('SADD', MONTHS, money)
+end
+redis.call('HINCRBY', money, 'held', hold_nano)
+return windows({'ok', now, redis.call('HINCRBY', STATE, 'sequence', 1)}, 0)

@@ -1,15 +1,15 @@
 -- Puts holds back into a Redis that has lost them, before the ledger rebuilds its counters with the holds it finds there.
--- KEYS 1 state 2 holds 3 leases; ARGV 1 lease (ms), then for each open call its id and its hold.
+-- ARGV 1 lease (ms), then for each open call its id and its hold.
 -- Answers how many were not there; -1: it carries a mark, so its counters know its holds.
-if redis.call('HGET', KEYS[1], 'mark') then return -1 end
+if redis.call('HGET', STATE, 'mark') then return -1 end
 local clock = redis.call('TIME')
 local lapses = string.format('%.0f', math.floor(clock[1] * 1000 + clock[2] / 1000) + ARGV[1])
 local count = 0
 for i = 2, #ARGV, 2 do
-  if redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('ZADD', KEYS[3], lapses, ARGV[i])
+  if redis.call('HSETNX', HOLDS, ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('ZADD', LEASES, lapses, ARGV[i])
     count = count + 1
   end
 end
-if count > 0 then redis.call('HINCRBY', KEYS[1], 'sequence', 1) end -- a rebuild under way reads again
+if count > 0 then redis.call('HINCRBY', STATE, 'sequence', 1) end -- a rebuild under way reads again
 return count

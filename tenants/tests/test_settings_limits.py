@@ -1,5 +1,6 @@
 """The page of limits: live or unknown, changed by an owner, and nothing typed is lost."""
 
+import struct
 from datetime import timedelta
 
 import pytest
@@ -32,8 +33,8 @@ def server(redis_url):
 
 def test_what_is_used_now_is_shown_with_the_money(client, cast, server):
     seconds, micros = server.time()
-    at = seconds * 1_000_000 + micros
-    server.hset(f"{metering.RATE}{MARK}:{cast.acme.pk}", mapping={"at": at, "2": 48 * 60_000_000})
+    levels = struct.pack("<9d", seconds * 1_000_000 + micros, -1, 48 * 60_000_000, -1, -1, 0, 0, -1, -1)
+    server.hset(metering.OPEN, f"{cast.acme.pk}:levels", levels)
     server.hset(metering.OPEN, str(cast.acme.pk), 7)
     month = f"{metering.MONTH}{cast.acme.pk}:{costs.this_month(cast.acme)}"
     server.hset(month, mapping={"spent": 81_000_000_000, "held": 250_000_000})

@@ -19,7 +19,8 @@ class World:
     """One server. `now` is its clock in microseconds once a test has set it; until then it is the real one."""
 
     def __init__(self, url: str, mark: str = MARK) -> None:
-        self.client = redis.Redis.from_url(url, decode_responses=True)
+        levels_too = {"decode_responses": True, "encoding_errors": "surrogateescape"}  # they are binary
+        self.client = redis.Redis.from_url(url, **levels_too)
         self.mark, self.now = mark, 0
 
     def found(self, tenants=("t",), since=0) -> None:
