@@ -228,21 +228,6 @@ def test_the_command_says_both_sums_and_fails_where_they_differ(serving, key, co
         call_command("reconcile_engines")
 
 
-def test_the_overview_and_the_operator_see_it(serving, key, counting, cast, client):
-    from paramstack_site import books
-
-    assert books.engines().kind == "unknown"
-    measure(serving)
-    assert books.engines().kind == "proven"
-    counting.count(9, 9)
-    measure(serving)
-    assert (books.engines().kind, books.engines().detail) == ("failed", "engine")
-    client.force_login(cast.operator)
-    assert client.get("/admin/inference/enginereading/").status_code == 200
-    EngineReading.objects.update(holds=True, at=datetime(2026, 1, 1, tzinfo=UTC))
-    assert books.engines().kind == "unknown"
-
-
 def test_prometheus_sees_it_too(serving, key, counting):
     measure(serving)
     call(serving, key, counting)
