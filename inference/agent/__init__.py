@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import redis
+from django.db import DatabaseError, close_old_connections
 
 from inference import reconciliation
 from inference.agent.residents import Residents, State
@@ -41,8 +42,9 @@ class Agent:
         while True:
             try:
                 busy = self.tick()
-            except (EngineError, redis.RedisError) as error:
+            except (EngineError, redis.RedisError, DatabaseError) as error:
                 log.warning("%s: %s", self.sight.replica, error)
+                close_old_connections()
                 busy = False
             time.sleep(0 if busy else TICK)
 
