@@ -105,11 +105,12 @@ class Call(upstream.Caller):
         target, self.fallback = choice.target, _usable(choice, request)
         self.current, self.key, self.request, self.target = snapshot, key, request, target
         self.policy, self.terms = snapshot.policy, key.terms
-        self.max_tokens = self._longest(target)
-        self.tokens, self.hold_nano = self._most(target)
+        answers, self.max_tokens = request.answers, self._longest(target)
+        self.tokens, self.hold_nano = self._most(target, answers * self.max_tokens)
         if self.fallback:
-            self.tokens, self.hold_nano = map(max, (self.tokens, self.hold_nano), self._most(self.fallback))
-        self.meter = Meter(request.answers, request.answers * self.max_tokens)
+            most = self._most(self.fallback, answers * self._longest(self.fallback))
+            self.tokens, self.hold_nano = map(max, (self.tokens, self.hold_nano), most)
+        self.meter = Meter(answers, answers * self.max_tokens)
         # The caller sees the model it asked for, and an id that is the ledger's.
         self._names = {"id": request_id, "model": request.model}
         self.host: Host | None = None
@@ -138,10 +139,9 @@ class Call(upstream.Caller):
         request = self.request
         return request.max_tokens or target.longest_answer(self.key.default_max_tokens, request.input_bound)
 
-    def _most(self, target: Target) -> tuple[int, int]:
-        """Tokens and nano-dollars that `target` can take for all of it, the prompt read from a cache or not."""
+    def _most(self, target: Target, answers: int) -> tuple[int, int]:
+        """Tokens and nano-dollars that `target` can take, `answers` of them its answers'; from a cache or not."""
         bound = self.request.input_bound
-        answers = self.request.answers * self._longest(target)
         return bound + answers, max(target.cost(bound, answers), target.cost(bound, answers, bound))
 
     def fall_back(self) -> bool:
@@ -158,8 +158,12 @@ class Call(upstream.Caller):
         return True
 
     def headers(self) -> dict[str, str]:
-        arm, digest = self.event.arm, self.event.adapter_digest
-        return {name: value for name, value in (("x-paramstack-arm", arm), ("x-paramstack-adapter", digest)) if value}
+        found = {}
+        if arm := self.event.arm:
+            found["x-paramstack-arm"] = arm
+        if digest := self.event.adapter_digest:
+            found["x-paramstack-adapter"] = digest
+        return found
 
     def guard(self) -> bytes:
         """The body for the engine, redacted; raises Refusal when the policy blocks."""

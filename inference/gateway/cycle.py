@@ -117,8 +117,10 @@ class Cycle:
             return
         if self._begun:
             raise RuntimeError("a response has begun")
+        if not "".join(fields.values()).isprintable():
+            raise RuntimeError("a header with a control character")
         told = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
-        self._begin(status, f"{told}content-length: {len(body)}\r\n".encode("ascii"), len(fields) + 1, closing=False)
+        self._begin(status, f"{told}content-length: {len(body)}\r\n".encode("ascii"), closing=False)
         self._left = len(body)
         self._head += b"\r\n"
         self._continue(body, more=False)
@@ -145,20 +147,18 @@ class Cycle:
         self._left = int(length or 0)
         self._chunked = length is None and fields.get(b"transfer-encoding", b"").lower() == b"chunked"
         lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
-        self._begin(status, lines, len(pairs), b"close" in fields.get(b"connection", b"").lower())
+        told = lines.replace(b"\r\n", b"")
+        if len(lines) - len(told) != 2 * len(pairs) or CONTROL.search(told):
+            raise RuntimeError("a header with a control character")
+        self._begin(status, lines, b"close" in fields.get(b"connection", b"").lower())
         if length is None and not self._chunked and self.scope["method"] != "HEAD" and status not in BODILESS:
             self._chunked = True
             self._head += b"transfer-encoding: chunked\r\n"
         self._head += b"\r\n"
-        if self._chunked:  # its first piece may come late
-            self._protocol.transport.write(self._head)
-            self._head = b""
+        if self._chunked:  # its first piece may come late, or in this very tick: then they are one packet
+            self._protocol.loop.call_soon(self._say_head)
 
-    def _begin(self, status: int, lines: bytes, count: int, closing: bool) -> None:
-        """The status line and so many `lines`; raises RuntimeError if a field has another line in it."""
-        told = lines.replace(b"\r\n", b"")
-        if len(lines) - len(told) != 2 * count or CONTROL.search(told):
-            raise RuntimeError("a header with a control character")
+    def _begin(self, status: int, lines: bytes, closing: bool) -> None:
         self._begun, self._expects = True, False
         self._head = STATUS_LINES[status] + self._protocol.default_head() + lines
         if not self.keep_alive and not closing:
@@ -186,6 +186,11 @@ class Cycle:
             if not self.keep_alive:
                 self._protocol.transport.close()
             self._protocol.on_response_complete()
+
+    def _say_head(self) -> None:
+        if self._head and not self._protocol.transport.is_closing():
+            self._protocol.transport.write(self._head)
+            self._head = b""
 
     async def _fail(self) -> None:
         """Ends a response that its application did not."""

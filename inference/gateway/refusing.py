@@ -112,11 +112,14 @@ def dollars(nano: int) -> str:
 def windows(verdict: Verdict) -> dict[str, str]:
     """The headers of a call that met its limits: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as OpenAI's."""
     found: dict[str, str] = {}
-    for name, window in (("requests", verdict.requests), ("tokens", verdict.tokens)):
-        if window:
-            found[f"x-ratelimit-limit-{name}"] = str(window.limit)
-            found[f"x-ratelimit-remaining-{name}"] = str(window.remaining)
-            found[f"x-ratelimit-reset-{name}"] = duration(window.reset_us)
+    if window := verdict.requests:
+        found["x-ratelimit-limit-requests"] = str(window.limit)
+        found["x-ratelimit-remaining-requests"] = str(window.remaining)
+        found["x-ratelimit-reset-requests"] = duration(window.reset_us)
+    if window := verdict.tokens:
+        found["x-ratelimit-limit-tokens"] = str(window.limit)
+        found["x-ratelimit-remaining-tokens"] = str(window.remaining)
+        found["x-ratelimit-reset-tokens"] = duration(window.reset_us)
     return found
 
 

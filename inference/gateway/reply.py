@@ -30,13 +30,16 @@ class Reply:
         """`respond` is the server's short way to say a whole response, if it has one."""
         self._send, self._respond, self.request_id, self.begun = send, respond, request_id, False
 
-    async def json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+    def json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> Awaitable[None]:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         if self._respond:
             self.begun = True
-            return await self._respond(status, self._fields("application/json", headers or {}), data)
-        await self._begin(status, "application/json", (headers or {}) | {"content-length": str(len(data))})
-        return await self.chunk(data, more=False)
+            return self._respond(status, self._fields("application/json", headers or {}), data)
+        return self._whole(status, data, headers or {})
+
+    async def _whole(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        await self._begin(status, "application/json", headers | {"content-length": str(len(data))})
+        await self.chunk(data, more=False)
 
     async def refuse(self, refusal: Refusal) -> None:
         if not self.begun:

@@ -2,7 +2,7 @@
 
 A header may have MOST_HEAD bytes and HEAD_SECONDS (RFC 9110 15.5.9, RFC 6585 5); a client that vanished without a word
 is noticed by TCP, also in the middle of a stream (RFC 5482). uvicorn's server opens, counts and ends the connections;
-what a request costs is in `cycle`. uvloop writes once a tick: a header and its body, or several events, are one packet.
+what a request costs is in `cycle`. A header and what is there of its body are one packet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `cycle` is the request that came last, `pipeline` those that wait for their turn."""
+    """One connection. `cycle` is the request that came last, `pipeline` are those that wait for their turn."""
 
     cycle: Cycle  # type: ignore[assignment]  # ours
 
@@ -46,6 +46,7 @@ class Protocol(HttpToolsProtocol):
         # What a proxy says of its client costs a look at each header; without one there is nothing to look at.
         self._direct: App = self.app.app if isinstance(self.app, ProxyHeadersMiddleware) else self.app
         self._forwarded = self._headed = False
+        self._answering: Cycle | None = None
         self._head, self._head_since, self._idle_since = 0, self.loop.time(), 0.0
         self._defaults: list[tuple[bytes, bytes]] | None = None
         self._default_head = b""
@@ -62,8 +63,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
         self.connections.discard(self)
-        if self.cycle:
-            self.cycle.lose()
+        self.pipeline.clear()
+        if self._answering:
+            self._answering.lose()
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
@@ -156,6 +158,7 @@ class Protocol(HttpToolsProtocol):
         return self._default_head
 
     def _begin(self, cycle: Cycle, app: App) -> None:
+        self._answering = cycle
         cycle.task = self.loop.create_task(cycle.run(app))
         self.tasks.add(cycle.task)
 

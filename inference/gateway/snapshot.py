@@ -52,8 +52,14 @@ class Target:
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """Nano-dollars; the cached tokens are among the input's."""
-        prices = (self.input_nano_per_mtok, self.output_nano_per_mtok)
-        return metering.cost(input_tokens, output_tokens, *prices, cached_tokens, self.cached_nano_per_mtok)
+        return metering.cost(
+            input_tokens,
+            output_tokens,
+            self.input_nano_per_mtok,
+            self.output_nano_per_mtok,
+            cached_tokens,
+            self.cached_nano_per_mtok,
+        )
 
     def longest_answer(self, default: int, prompt: int) -> int:
         """How many tokens an answer may have whose caller named no number: what the context leaves of `default`.
@@ -67,7 +73,7 @@ class Target:
         return min(default, room if room >= 64 else max(16, self.context_tokens // 4))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one a call
 class Choice:
     """`weight_bp` is the probability with which this arm was chosen, in 1/10,000; `fallback` answers if nobody does."""
 

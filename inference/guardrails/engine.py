@@ -27,7 +27,7 @@ class Finding:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # one a call
 class Outcome:
     """`messages` and `prompted` may go on to the engine; `rule` is the id of the rule that blocked, or empty."""
 
