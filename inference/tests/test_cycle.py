@@ -225,7 +225,7 @@ async def test_who_sends_more_than_is_read_is_made_to_wait():
 
 
 async def test_a_client_that_does_not_read_is_waited_for_and_one_that_goes_is_not():
-    sent = []
+    sent: list[object] = []
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
