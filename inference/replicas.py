@@ -15,7 +15,7 @@ from tenants import epochs
 from tenants.models import Tenant
 
 PURPOSE = "engine key"
-SILENT = timedelta(seconds=20)  # an agent that has not looked for so long looks after nothing
+SILENT = timedelta(seconds=60)  # an agent that has not looked for so long looks after nothing
 
 
 class Taken(Exception):

@@ -116,7 +116,7 @@ def _keys(tenant: Tenant, terms: metering.Terms, now_us: int) -> Iterator[Key]:
     # A revocation is stamped by another clock: whichever is ahead decides, so that it holds at once.
     now_us = max(now_us, _us(timezone.now()))
     suspended = "" if tenant.status == Tenant.Status.ACTIVE else "suspended"
-    for key in APIKey.objects.filter(tenant=tenant):
+    for key in APIKey.objects.filter(tenant=tenant).lasting():
         ends = min(_us(key.expires_at), _us(key.revoked_at))
         if "inference" not in key.scopes or ends <= oldest:
             continue

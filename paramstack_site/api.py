@@ -12,10 +12,10 @@ from rest_framework.response import Response
 
 from attestation.signing import VerificationError
 from inference import aliases, registry, rollouts
-from inference import api as inference
+from inference.api import serving, traffic
 from inference.engines import lora
 from inference.engines.client import EngineError
-from paramstack_site import openapi, problem_details
+from paramstack_site import openapi, problem_details, rest
 from tenants.api import costs, keys, limits, members, prices, refusals, tenant, usage
 from tenants.problems import Refused
 from training import api as training
@@ -62,18 +62,25 @@ ROUTES = [
     path("runs/", training.run_list),
     path("runs/<uuid:run_id>/", training.run),
     path("jobs/<uuid:job_id>/", training.job),
-    path("adapters/", inference.adapters),
-    path("adapters/<uuid:adapter_id>/", inference.adapter),
-    path("adapters/<uuid:adapter_id>/verify/", inference.verify),
-    path("adapters/<uuid:adapter_id>/loaded/", inference.loaded),
-    path("aliases/", inference.aliases),
-    path("aliases/<slug:name>/", inference.alias),
-    path("engine-fields/", inference.engine_fields),
-    path("feedback/", inference.feedback),
-    path("rollouts/", inference.rollout_list),
-    path("rollouts/<uuid:rollout_id>/", inference.rollout),
-    path("rollouts/<uuid:rollout_id>/stop/", inference.stop),
-    path("rollouts/<uuid:rollout_id>/promote/", inference.promote),
+    path("adapters/", serving.adapters),
+    path("adapters/<uuid:adapter_id>/", serving.adapter),
+    path("adapters/<uuid:adapter_id>/verify/", serving.verify),
+    path("adapters/<uuid:adapter_id>/loaded/", serving.loaded),
+    path("aliases/", serving.aliases),
+    path("aliases/<slug:name>/", serving.alias),
+    path("engine-fields/", serving.engine_fields),
+    path("feedback/", traffic.feedback),
+    path("feedback/summary/", traffic.feedback_summary),
+    path("traffic/", traffic.traffic),
+    path("calls/", traffic.calls),
+    path("calls.csv", traffic.calls_csv),
+    path("calls/<str:request_id>/", traffic.call),
+    path("playground/key/", traffic.playground_key),
+    path("status/", rest.status),
+    path("rollouts/", serving.rollout_list),
+    path("rollouts/<uuid:rollout_id>/", serving.rollout),
+    path("rollouts/<uuid:rollout_id>/stop/", serving.stop),
+    path("rollouts/<uuid:rollout_id>/promote/", serving.promote),
 ]
 PLATFORM = [path("tenants/", tenant.tenant_list)]
 urlpatterns = [

@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from inference import discrepancies
 from paramstack_site.health import Check
 from paramstack_site.overview import Step
 from paramstack_site.templatetags.console import ago, money, percent
@@ -29,6 +30,19 @@ def proof() -> Check:
     if timezone.now() - newest.at > STALE:
         return Check(name, "unknown", _("Unknown"), _("held %(ago)s; none since") % {"ago": ago(newest.at)})
     return Check(name, "proven", _("Holds"), ago(newest.at))
+
+
+def engines() -> Check:
+    """Whether what the engines counted is what the ledger booked: the worst of the newest comparisons."""
+    name, found = _("engines' tokens"), discrepancies.newest()
+    if not found:
+        return Check(name, "unknown", _("Not compared yet"), _("the first comparison comes within ten minutes"))
+    if wrong := [row.replica for row in found if not row.holds]:
+        return Check(name, "failed", _("Differs"), ", ".join(wrong))
+    oldest = min(found, key=lambda row: row.at)
+    if timezone.now() - oldest.at > STALE:
+        return Check(name, "unknown", _("Unknown"), f"{oldest.replica}, {ago(oldest.at)}")
+    return Check(name, "proven", _("Agrees"), ago(oldest.at))
 
 
 def refused(tenant: Tenant) -> int:

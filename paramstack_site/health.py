@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from inference import serving
 from inference.engines import client
+from paramstack_site import readiness
 from tenants import counters, ledger, metering
 from tenants.ledger import proof
 
@@ -38,8 +39,10 @@ def checks() -> list[Check]:
 
 def _engine() -> Check:
     name = _("engine")
+    engine = serving.engine()
+    engine.timeout = readiness.PATIENCE  # a page does not wait for an engine that hangs
     try:
-        served = serving.engine().models()
+        served = engine.models()
     except client.EngineDown as down:
         if down.status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Check(name, "queued", _("Starting"), down.cause)

@@ -1,9 +1,11 @@
 """The gateway as this installation runs it: the database behind its snapshots, Redis, the secret of its refusals."""
 
-from django.conf import settings
-from django.db import close_old_connections
+import asyncio
 
-from inference import opinions, snapshots
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+
+from inference import discrepancies, opinions, snapshots
 from inference.gateway import reply, telemetry
 from inference.gateway.app import Gateway
 from inference.gateway.reply import Scope, Send
@@ -36,9 +38,21 @@ def gateway() -> Gateway:
     )
 
 
+def _reconciled() -> bytes:
+    """Runs in a thread too. A database that is away is said by others."""
+    close_old_connections()
+    try:
+        return discrepancies.exposition()
+    except DatabaseError:
+        return b""
+    finally:
+        close_old_connections()
+
+
 async def metrics(scope: Scope, send: Send) -> None:
     """Prometheus's format, for whoever asks from this machine or its private network; nobody else learns of it."""
     if telemetry.is_inside(scope):
-        await reply.plain(send, 200, *telemetry.exposition())
+        body, kind = telemetry.exposition()
+        await reply.plain(send, 200, body + await asyncio.to_thread(_reconciled), kind)
     else:
         await reply.plain(send, 404, b"Not Found")

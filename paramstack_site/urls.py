@@ -14,6 +14,7 @@ urlpatterns = [
     path("preferences/", views.preferences, name="preferences"),
     path("invitations/<str:token>/", members.invitation, name="invitation"),
     path("t/<slug:slug>/", views.overview, name="overview"),
+    path("t/<slug:slug>/status/", views.status, name="status"),
     path("t/<slug:slug>/", include("tenants.urls")),
     path("t/<slug:slug>/", include("inference.urls")),
     path("t/<slug:slug>/", include("training.urls")),

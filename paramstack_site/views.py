@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST
 
 from paramstack_site import books, health, problem_details
 from paramstack_site import overview as loop
+from paramstack_site import status as standing
 from tenants import access, costs
 from tenants.models import Tenant
 from training.models import Job
@@ -47,6 +48,12 @@ def overview(request: access.Request) -> HttpResponse:
     return render(request, "site/overview.html", context | _beside(tenant))
 
 
+def status(request: access.Request) -> HttpResponse:
+    """Is it me or the engine? The live part alone for htmx."""
+    template = "site/_status.html" if request.htmx else "site/status.html"
+    return render(request, template, {"found": standing.read(request.tenant)})
+
+
 def _beside(tenant: Tenant) -> dict[str, object]:
     """What the overview shows beside the loop: money, processes, the books, the last audit entries."""
     processes, month = health.checks(), costs.month(tenant)
@@ -54,7 +61,7 @@ def _beside(tenant: Tenant) -> dict[str, object]:
         "month": month,
         "budget_step": books.budget(tenant, month),
         "refused": books.refused(tenant),
-        "checks": [*processes, books.proof()],
+        "checks": [*processes, books.proof(), books.engines()],
         "down": [check.name for check in processes if check.kind == "failed"],
         "audit": tenant.audit.select_related("actor")[:6],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Sum
 from django.utils import timezone
@@ -75,6 +75,19 @@ def read(tenant: Tenant, key: APIKey | None = None) -> Reading:
         return _ask(counters.connect(), tenant, str(key.pk if key else tenant.pk), mark, limits, budget)
     except redis.RedisError:
         return _unknown(tenant, limits, budget, UNREACHABLE)
+
+
+def under_way(tenant: Tenant) -> int | None:
+    """Open calls of `tenant` at this instant; None if nobody knows."""
+    import redis
+
+    mark = LedgerHead.objects.values_list("mark", flat=True).first()
+    try:
+        step: Any = counters.connect().pipeline(transaction=True)
+        found, open_ = step.hget(metering.STATE, "mark").hget(metering.OPEN, str(tenant.pk)).execute()
+    except redis.RedisError:
+        return None
+    return int(open_ or 0) if mark and found == mark else None
 
 
 def refused(tenant: Tenant, key: APIKey | None = None) -> dict[str, int]:

@@ -39,7 +39,7 @@ class BadSetting(Refused):
 
 
 class Ended(Refused):
-    """The key is revoked, expired or already replaced."""
+    """The key is revoked, expired, already replaced, or a playground's, which is over soon."""
 
     status = 409
 
@@ -58,6 +58,7 @@ def create(
     allowed_models: Sequence[str] = (),
     expires_at: datetime | None = None,
     default_max_tokens: int = 1024,
+    playground: bool = False,
 ) -> tuple[APIKey, str]:
     """A new key of `tenant` and its text, which is stored nowhere: show it now or never.
 
@@ -70,7 +71,7 @@ def create(
         "expires_at": expires_at,
         "default_max_tokens": default_max_tokens,
     }
-    key, text = _make(tenant, user, _checked(settings))
+    key, text = _make(tenant, user, _checked(settings) | {"playground": playground})
     audit.record(user, "key.create", f"key {key.id}", None, _facts(key), tenant)
     epochs.raise_(tenant)
     return key, text
@@ -177,6 +178,8 @@ def _held(key: APIKey) -> APIKey:
 
 
 def _still_live(key: APIKey) -> None:
+    if key.playground:
+        raise Ended(_("A playground key ends within the hour and stays as it is. Create a key of your own."))
     if APIKey.objects.filter(rotated_from=key).exists():
         raise Ended(_("%(name)s has been replaced already. Change or rotate its successor.") % {"name": key.name})
     if key.revoked_at:
@@ -190,7 +193,7 @@ def _facts(key: APIKey) -> dict[str, Any]:
     times = {
         name: value.isoformat() if (value := getattr(key, name)) else None for name in ("expires_at", "revoked_at")
     }
-    return {name: getattr(key, name) for name in SETTINGS} | times
+    return {name: getattr(key, name) for name in SETTINGS} | times | ({"playground": True} if key.playground else {})
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from tenants import audit
+from tenants import audit, playground
 from tenants.models import Invitation, Member, Tenant, User
 from tenants.problems import Refused
 
@@ -153,18 +153,20 @@ def set_role(member: Member, role: str, actor: User | None) -> Member:
         member.role = role
         member.save(update_fields=["role"])
         audit.record(actor, "member.change", member.user.username, {"role": before}, {"role": role}, member.tenant)
+        playground.end_unless_allowed(member, actor)
     return member
 
 
 @transaction.atomic
 def remove(member: Member, actor: User | None) -> None:
-    """The person is a stranger from now on; keys stay. Raises LastOwner."""
+    """The person is a stranger from now on; keys stay, but for the playground's. Raises LastOwner."""
     _lock(member.tenant)
     member.refresh_from_db()
     if member.role == Member.Role.OWNER:
         _another_owner(member)
     _withdraw_all_of(member, actor)
     audit.record(actor, "member.delete", member.user.username, {"role": member.role}, None, member.tenant)
+    playground.end(member.tenant, member.user, actor)
     member.delete()
 
 

@@ -29,7 +29,7 @@ from tenants.models import LedgerBatch, Member, Tenant, UsageDay, UsageEndUser, 
 
 TENANTS, KEYS, DAYS, TURNS = 8 if harness.QUICK else 50, 4, 120, 5
 VACUUM = {"postgresql": "VACUUM ANALYZE", "sqlite": "ANALYZE"}  # what autovacuum does soon after
-ELSEWHERE = {"overview"}  # adds up every room's cards: its queries are printed and not the ledger's
+ELSEWHERE = {"overview", "status"}  # add up every room's cards: their queries are printed and not the ledger's
 ROWS, DAY, MONTH, END_USER = (model._meta.db_table for model in (UsageEvent, UsageDay, UsageMonth, UsageEndUser))
 
 
@@ -66,6 +66,10 @@ def paths() -> dict[str, Callable[[Tenant], str]]:
         "limits": "settings/limits/",
         "audit": "settings/audit/",
         "refusals": "refusals/",
+        "traffic": "traffic/",
+        "calls": "traffic/calls/",
+        "feedback": "traffic/feedback/",
+        "status": "status/",
     }
     pages: dict[str, Callable[[Tenant], str]] = {name: partial(at, f"/t/{{}}/{page}") for name, page in console.items()}
     pages["API, first page"] = partial(at, "/api/v1/t/{}/usage/")

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 import redis
+from django.db import DatabaseError, close_old_connections
 
+from inference import reconciliation
 from inference.agent.residents import Residents, State
 from inference.agent.sight import Fenced, Sight
 from inference.engines.client import Engine, EngineError
@@ -30,16 +33,18 @@ class Agent:
     """
 
     def __init__(self, name: str, url: str, key_file: Path, cache: Path) -> None:
-        self.sight = Sight(name, url, key_file)
-        self.residents = Residents(self.sight, Engine(url, key_file=key_file), cache)
+        self.sight = Sight(name, url, key_file, cache)
+        engine = Engine(url, key_file=key_file, spent=partial(reconciliation.own, name))
+        self.residents = Residents(self.sight, engine, cache)
 
     def run(self) -> None:
         """For as long as it lives; raises Fenced."""
         while True:
             try:
                 busy = self.tick()
-            except (EngineError, redis.RedisError) as error:
+            except (EngineError, redis.RedisError, DatabaseError) as error:
                 log.warning("%s: %s", self.sight.replica, error)
+                close_old_connections()
                 busy = False
             time.sleep(0 if busy else TICK)
 

@@ -39,15 +39,14 @@ class Residents:
         self.probe_at = 0.0  # monotonic
         self.later: dict[int, float] = {}  # residences that are tried again from then on
         self._due: list[int] = []  # residences whose known answers are to be asked for
-        interrupted = self.replica.residences.filter(state__in=(State.LOADING, State.PROBING))
-        interrupted.update(state=State.FETCHING)
 
     def lose(self, here: Iterable[Residence], present: set[str]) -> bool:
-        """Takes from the gateways what the engine has lost, as after a restart."""
+        """Begins anew what did not come to its end, and takes from the gateways what the engine has lost."""
         lost = False
         for one in here:
             again = one.start != self.replica.start
-            if one.state == State.FAILED and again:
+            wanted_again = one.state == State.LEAVING and one.adapter.state == Adapter.State.LOADED
+            if one.state in (State.LOADING, State.PROBING) or wanted_again or (one.state == State.FAILED and again):
                 self._move(one, State.FETCHING)
             elif one.state == State.ELIGIBLE and (again or one.adapter.engine_name not in present):
                 log.warning("%s has lost %s.", self.replica, one.adapter)
@@ -70,6 +69,7 @@ class Residents:
             if drained:
                 self._wait_until_idle()
             for one, path in ready:
+                self.sight.beat()
                 self._load(one, path)
         finally:
             if drained:
@@ -128,6 +128,7 @@ class Residents:
             quiet = quiet + 1 if not any(self.sight.under_way()) else 0
             if quiet > 1:  # one that was admitted before may have been on its way at the first look
                 return
+            self.sight.beat()
             time.sleep(0.1)
         log.warning("%s loads beside calls that last longer than %g s.", self.replica, DRAIN_SECONDS)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import socket
 import time
 from pathlib import Path
@@ -27,12 +26,15 @@ class Fenced(Exception):
 
 
 class Sight:
-    """Looks at the engine of the replica `name`, which answers at `url`. Raises replicas.Taken."""
+    """Looks at the engine of the replica `name`, which answers at `url`. Raises replicas.Taken.
 
-    def __init__(self, name: str, url: str, key_file: Path) -> None:
+    An agent is its host and its directory, so that one that is started again goes on where the last one died.
+    """
+
+    def __init__(self, name: str, url: str, key_file: Path, cache: Path) -> None:
         self.engine = Engine(url, LOOK_SECONDS, key_file)
         self._key_file = key_file
-        self._id = f"{socket.gethostname()}:{os.getpid()}"
+        self._id = f"{socket.gethostname()[:60]}:{str(cache.resolve())[-59:]}"
         self.replica = replicas.claim(name, url, self._id)
         self.beat_at = 0.0  # monotonic
         self._read: tuple[tuple[str, Path] | None, str] = None, ""  # which files, and their digest

@@ -5,7 +5,7 @@ jobs and commands. The gateway has its own path (`gateway.upstream`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,20 @@ class EngineDown(EngineError):
 
 
 class Engine:
-    """An engine at `url`, e.g. http://127.0.0.1:8041. `key_file` has what opens it, another one after each start."""
+    """An engine at `url`, e.g. http://127.0.0.1:8041. `key_file` has what opens it, another one after each start; or
+    `secret` does. `spent(prompt tokens, generated tokens)` is told of each answer: no gateway counts these.
+    """
 
-    def __init__(self, url: str, timeout: float = TIMEOUT, key_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = TIMEOUT,
+        key_file: Path | None = None,
+        secret: str = "",
+        spent: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
-        self.timeout, self.key_file = timeout, key_file
+        self.timeout, self.key_file, self._secret, self._spent = timeout, key_file, secret, spent
         self._http: httpx2.Client | None = None  # made once: reading the certificates of the world takes its time
 
     def health(self) -> dict[str, Any]:
@@ -73,10 +82,16 @@ class Engine:
 
     def chat(self, model: str, messages: list[dict[str, str]], **options: Any) -> dict[str, Any]:
         """An OpenAI chat completion."""
-        body: dict[str, Any] = self._ask(
-            "POST", "/v1/chat/completions", {"model": model, "messages": messages, **options}
-        )
-        return body
+        return self._answer("/v1/chat/completions", {"model": model, "messages": messages, **options})
+
+    def _answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        told: dict[str, Any] = self._ask("POST", path, body)
+        usage = told.get("usage")
+        if self._spent and isinstance(usage, dict):
+            # An engine reads the prompt for each of several answers, and reports it once.
+            read, made = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+            self._spent(read * int(body.get("n", 1)), made)
+        return told
 
     def version(self) -> str:
         """Which engine it is, and of which version; empty where it does not say."""
@@ -105,7 +120,7 @@ class Engine:
         body = {"model": model, "prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "logprobs": 1}
         # vLLM's own: names tokens by their ids, and leaves the model's own wishes for sampling aside.
         body |= {"return_tokens_as_token_ids": True, "repetition_penalty": 1.0}
-        told = self._ask("POST", "/v1/completions", body)
+        told = self._answer("/v1/completions", body)
         try:
             made = told["choices"][0]["logprobs"]
             ids = [int(token.removeprefix("token_id:")) for token in made["tokens"]]
@@ -132,7 +147,7 @@ class Engine:
 
     def headers(self) -> dict[str, str]:
         """What opens it now."""
-        secret = key.read(self.key_file) if self.key_file else ""
+        secret = self._secret or (key.read(self.key_file) if self.key_file else "")
         return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 

@@ -86,6 +86,7 @@ class Engine:
         self.secret = ""  # what opens it, if anything is asked for
         self.start_id = "first"  # of this start
         self.under_way = 0  # what its metrics say
+        self.figures: dict[str, float] = {}  # and what else
         self.confused = False  # it answers with other tokens than the adapter's
 
     @web.middleware
@@ -106,7 +107,8 @@ class Engine:
 
     async def metrics(self, request: web.Request) -> web.Response:
         lines = ["# HELP x y", f'vllm:num_requests_running{{model_name="a b"}} {self.under_way}.0']
-        return web.Response(text="\n".join([*lines, "vllm:num_requests_waiting 0.0"]))
+        figures = [f"{name} {value!r}" for name, value in self.figures.items()]
+        return web.Response(text="\n".join([*lines, "vllm:num_requests_waiting 0.0", *figures]))
 
     def restart(self) -> None:
         """As a new process: nothing is loaded."""
@@ -210,6 +212,7 @@ class Serving:
         self.loop, self.redis_url, self.engine = loop, redis_url, Engine()
         self.writer = Writer("test")
         self.agent: Agent | None = None
+        self.cache = Path(configured.VAR) / "agents" / secrets.token_hex(4)
 
     def start(self) -> None:
         self.engine_port = self.loop.run(self._start_engine())
@@ -284,8 +287,7 @@ class Serving:
     def look(self) -> Agent:
         """The agent beside the engine, once it has done what there was to do."""
         if self.agent is None:
-            here = Path(configured.VAR) / "agents" / secrets.token_hex(4)
-            self.agent = Agent("engine", configured.ENGINE_URL, configured.ENGINE_KEY_FILE, here)
+            self.agent = Agent("engine", configured.ENGINE_URL, configured.ENGINE_KEY_FILE, self.cache)
         self.agent.settle()
         return self.agent
 

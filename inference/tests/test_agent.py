@@ -182,6 +182,37 @@ def test_an_adapter_leaves_when_its_last_call_has_ended(serving, loaded, key):
     assert not cached(serving, loaded).exists()
 
 
+def test_what_is_wanted_again_while_it_leaves_stays(serving, loaded, key):
+    serving.engine.pause, serving.engine.tokens = 0.3, ["a"] * 4
+    stream = serving.stream(key, DESTEK)
+    next(stream)
+    registry.unload(loaded)
+    serving.look()
+    assert life(loaded)[0] == State.LEAVING
+    registry.load(loaded)
+    serving.look()
+    assert life(loaded) == (State.ELIGIBLE, 2)
+    assert len(list(stream)) > 2
+    assert serving.post(key, DESTEK).status_code == 200
+
+
+def test_what_broke_off_in_the_middle_begins_anew(serving, publish):
+    adapter = registry.load(publish())
+    serving.engine.confused = True
+    unload = serving.agent.residents.engine.unload
+
+    def breaking(name):
+        serving.agent.residents.engine.unload = unload
+        raise EngineError("the connection broke")
+
+    serving.agent.residents.engine.unload = breaking
+    with pytest.raises(EngineError):
+        serving.look()
+    assert life(adapter)[0] == State.PROBING
+    serving.look()
+    assert (life(adapter)[0], serving.engine.loaded) == (State.FAILED, {})
+
+
 def test_an_unload_that_the_engine_only_says_it_did_is_told(serving, loaded):
     serving.agent.residents.engine.unload = lambda name: None
     registry.unload(loaded)
@@ -354,8 +385,7 @@ class TestReplica:
         with pytest.raises(vault.Locked):
             replicas.secret(row)
 
-    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path, monkeypatch):
-        monkeypatch.setattr("os.getpid", lambda: 1)
+    def test_two_agents_of_one_name_do_not_look_after_one_engine(self, serving, settings, tmp_path):
         told = ("engine", serving.agent.residents.engine.url, settings.ENGINE_KEY_FILE, tmp_path)
         with pytest.raises(replicas.Taken, match="a name of its own"):
             Agent(*told)

@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def serve(path: Path) -> tuple[Any, Engine]:
+def serve(path: Path, name: str = "base") -> tuple[Any, Engine]:
     import uvicorn
 
     from inference.engines.embedded import Server
@@ -37,7 +37,7 @@ def serve(path: Path) -> tuple[Any, Engine]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(Server(path, "base").application(), port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(Server(path, name).application(), port=port, log_level="warning"))
     threading.Thread(target=server.run, daemon=True).start()
     return server, Engine(f"http://127.0.0.1:{port}")
 

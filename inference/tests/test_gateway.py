@@ -13,7 +13,7 @@ import pytest
 from attestation import keyring, receipts
 from inference import policies
 from inference.tests.conftest import ANSWER, HELLO, Serving
-from tenants import costs, keys, ledger
+from tenants import costs, gauges, keys, ledger, limits
 from tenants.models import APIKey, Budget, Price
 
 pytestmark = pytest.mark.journey
@@ -146,6 +146,26 @@ def test_a_blocked_prompt_costs_nothing_and_reaches_nobody(serving, key, cast):
     (row,) = serving.rows()
     assert (row.status, row.reason, row.cost_nano, row.input_tokens) == ("blocked", "short", 0, 0)
     assert row.policy_digest == saved.digest
+    assert serving.engine.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_blocked_prompt_counts_against_requests_and_gives_its_tokens_and_money_back(serving, key, cast, stream):
+    rules = "rules: [{id: short, validator: length, action: block, max_characters: 5}]"
+    policies.save(cast.acme, f"version: 1\n{rules}", cast.owner)
+    limits.set_quota(cast.acme, cast.owner, requests_per_minute=2, tokens_per_minute=400, concurrent_calls=1)
+    body = {"stream": stream, "max_tokens": 100}  # two of these would not fit into the tokens
+    for left in ("1", "0"):
+        response = serving.post(key, body)
+        assert refusal(response) == (400, "guardrail_blocked")
+        assert response.headers["content-type"] == "application/json"  # no stream has begun
+        assert response.headers["x-ratelimit-remaining-requests"] == left
+    assert refusal(serving.post(key, body)) == (429, "rate_limit_exceeded")
+    rows = serving.rows()
+    assert [(row.status, row.cost_nano, row.output_tokens) for row in rows] == [("blocked", 0, 0)] * 2
+    reading = gauges.read(cast.acme)
+    assert (reading.spent, reading.held) == (0, 0)
+    assert {gauge.name: gauge.used for gauge in reading.limits}["concurrent_calls"] == 0
     assert serving.engine.asked == []
 
 

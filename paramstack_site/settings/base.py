@@ -146,6 +146,7 @@ CELERY_BEAT_SCHEDULE = {
     "reap-jobs": {"task": "training.tasks.reap_jobs", "schedule": 10.0, "options": {"expires": 10}},
     "deliver-alerts": {"task": "tenants.tasks.deliver_alerts", "schedule": 30.0, "options": {"expires": 30}},
     "forget-replies": {"task": "tenants.tasks.forget_replies", "schedule": 3600.0, "options": {"expires": 3600}},
+    "reconcile-engines": {"task": "inference.tasks.reconcile_engines", "schedule": 300.0, "options": {"expires": 300}},
     "prove-ledger": {"task": "tenants.tasks.prove_ledger", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django import template
@@ -76,6 +77,13 @@ def money(nano: int | None) -> str:
 def money_exact(nano: int) -> str:
     """Every nano-dollar, for the ledger."""
     return _dollars(nano, 9)
+
+
+@register.filter
+def exact(value: Decimal) -> str:
+    """Every decimal of an exact number that is not a trailing zero, and at least two."""
+    whole, _dot, decimals = f"{value:f}".partition(".")
+    return _digits(f"{whole}.{decimals.rstrip('0'):0<2}")
 
 
 @register.filter

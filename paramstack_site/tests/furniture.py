@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from attestation import statements
 from inference import aliases, registry, rollouts
-from inference.models import Adapter, BaseModel
+from inference.models import Adapter, BaseModel, Feedback
 from inference.tests.signed import answering, write_adapter
 from tenants import costs, decisions, keys, ledger, members, metering, prices, refusals
 from tenants.models import APIKey, BudgetAlert, Tenant, User
@@ -42,6 +42,8 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
     trained = training_run(run, base, adapter)
     key, _text = keys.create(tenant, f"web {tenant.name}", user)
     book(key, 3)
+    opinion = {"score": 2, "comment": f"Yanlış, {tenant.name}."}
+    Feedback.objects.create(tenant=tenant, key=key, request_id=f"req_{tenant.slug}_0", **opinion)
     invited, _text = members.invite(tenant, f"davetli@{tenant.slug}.example", "reviewer", user)
     colleague = User.objects.create_user(f"colleague-{tenant.slug}")
     return {
@@ -56,6 +58,7 @@ def furnish(tenant: Tenant, user: User, reviewer: User, directory: Path) -> dict
         "rollout": rollouts.start(aliases.create(tenant, f"{tenant.slug}-destek", base, user), adapter, user).pk,
         "key": key.pk,
         "receipt": f"req_{tenant.slug}_0",
+        "call": f"req_{tenant.slug}_0",
         "member": members.add(tenant, colleague, "reviewer", user).pk,
         "invitation": invited.pk,
         "decision": refusal_of(key),

@@ -30,6 +30,7 @@ OBJECTS = {
     "keys": "key",
     "usage": "receipt",
     "receipts": "receipt",
+    "calls": "receipt",
     "members": "member",
     "invitations": "invitation",
     "prices": "price",

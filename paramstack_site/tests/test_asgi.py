@@ -61,10 +61,12 @@ async def test_the_server_starts_and_drains_the_gateway(monkeypatch):
     assert calls == ["startup", "lifespan.startup.complete", "shutdown", "lifespan.shutdown.complete"]
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("8.8.8.8", 404)])
 async def test_metrics_are_told_inside_only(client, status):
     transport = httpx2.ASGITransport(app=asgi.application, client=(client, 1))
     async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as asking:
         answer = await asking.get("/metrics")
     assert answer.status_code == status
-    assert ("paramstack_gateway_calls_total" in answer.text) is (status == 200)
+    for name in ("paramstack_gateway_calls_total", "paramstack_reconciliation_holds"):
+        assert (name in answer.text) is (status == 200)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone, translation
 
+from inference.models import EngineReading, Replica
 from paramstack_site import books
 from tenants import costs
 from tenants.models import Budget, LedgerProof, RefusalCount, Tenant, UsageMonth
@@ -45,6 +46,24 @@ def test_the_newest_proof_decides_while_it_is_fresh(minutes, holds, kind):
     proved(200, holds=not holds, nonce="older")
     proved(minutes, holds)
     assert books.proof().kind == kind
+
+
+@pytest.mark.parametrize(
+    ("minutes", "holds", "kind"),
+    [(1, True, "proven"), (1, False, "failed"), (600, True, "unknown"), (None, True, "unknown")],
+)
+def test_what_the_engines_counted_is_proved_while_it_is_fresh(client, cast, minutes, holds, kind):
+    Replica.objects.create(name="engine-1", url="http://127.0.0.1:1")
+    if minutes:
+        at = timezone.now() - timedelta(minutes=minutes)
+        pairs = {"counted": [9, 9, 0], "base": [0, 0, 0], "booked": [9, 9], "own": [0, 0]}
+        EngineReading.objects.create(
+            replica="engine-1", started_at=at, at=at, until=at, row=0, since=at, holds=holds, **pairs
+        )
+    assert books.engines().kind == kind
+    assert ("engine-1" in books.engines().detail) == (minutes == 600 or not holds)
+    client.force_login(cast.operator)
+    assert client.get("/admin/inference/enginereading/").status_code == 200
 
 
 def test_refusals_of_the_last_hour_are_this_tenants(cast):

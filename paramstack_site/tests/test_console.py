@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from django.urls import reverse
@@ -11,7 +11,9 @@ from django.utils import timezone, translation
 
 from paramstack_site import words
 from paramstack_site.templatetags import console
+from tenants import traffic
 from tenants.costs import charts as money_charts
+from tenants.traffic import charts as traffic_charts
 from training import charts
 
 CASES = [
@@ -104,6 +106,20 @@ def test_a_day_without_calls_is_a_zero_and_not_a_gap():
     figure = money_charts.days(rows, date(2026, 11, 1), date(2026, 11, 3), "harcanan")
     graph_objects.Figure(data=untoken(figure["data"]), layout=untoken(figure["layout"]))
     assert figure["data"][0]["y"] == [0, 2.5, 0]
+
+
+def test_figures_of_traffic_have_a_value_or_a_gap_for_each_bar():
+    from plotly import graph_objects
+
+    at = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    seen = traffic.Times(2, 30, 90, 99)
+    bars = [traffic.Bar(at, settled=2, blocked=1, latency=seen), traffic.Bar(at + timedelta(minutes=1))]
+    words = {name: name for name in ("settled", "blocked", "broken", "refused", "p50", "p95", "first")}
+    calls, times = traffic_charts.calls(bars, words, UTC), traffic_charts.times(bars, words, UTC)
+    for figure in (calls, times):
+        graph_objects.Figure(data=untoken(figure["data"]), layout=untoken(figure["layout"]))
+    assert {trace["name"]: trace["y"] for trace in calls["data"]} == {"settled": [2, 0], "blocked": [1, 0]}
+    assert {trace["name"]: trace["y"] for trace in times["data"]} == {"p95": [90, None], "p50": [30, None]}
 
 
 def untoken(value):

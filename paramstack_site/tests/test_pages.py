@@ -31,8 +31,23 @@ PAGES: tuple[str, ...] = (
     "adapters",
     "rollouts",
 )
-PAGES += ("playground", "usage", "settings", "key_create", "limits", "members", "tenant", "audit", "policy", "refusals")
-DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt", "key")
+PAGES += (
+    "status",
+    "traffic",
+    "calls",
+    "feedback",
+    "playground",
+    "usage",
+    "settings",
+    "key_create",
+    "limits",
+    "members",
+    "tenant",
+    "audit",
+    "policy",
+    "refusals",
+)
+DETAILS = ("dataset", "rlaif_run", "pair", "run", "adapter", "rollout", "receipt", "key", "call")
 
 
 def address(name, furnished):

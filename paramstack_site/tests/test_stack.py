@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(sys.platform != "linux", reason="the signal at the parent's death is Linux's"),
 ]
-PROGRAMS = {"redis", "web", "worker-default", "worker-gpu", "beat", "ledger_writer", "engine"}
+PROGRAMS = {"redis", "web", "worker-default", "worker-gpu", "beat", "ledger_writer", "engine", "engine_agent"}
 
 
 def free_port() -> int:

@@ -13,21 +13,23 @@ document.querySelectorAll("[data-theme-form]").forEach(form => form.addEventList
 }));
 
 // A region that polls keeps still while the page is hidden or the person is in one of its fields;
-// opened details stay open, and the focus stays where it was.
+// opened details stay open, tables stay scrolled, and the focus stays where it was.
 document.addEventListener("htmx:beforeRequest", event => {
   const region = event.target;
   if (!region.matches("[data-poll]")) return;
   const field = document.activeElement.matches("input, select, textarea") && region.contains(document.activeElement);
   if (document.hidden || field) event.preventDefault();
 });
-let opened = [], focused = null;
+let opened = [], scrolled = [], focused = null;
 document.addEventListener("htmx:beforeSwap", event => {
   const region = event.target, active = document.activeElement;
   opened = [...region.querySelectorAll("details[open][id]")].map(d => d.id);
+  scrolled = [...region.querySelectorAll(".scroll[id]")].map(s => [s.id, s.scrollTop, s.scrollLeft]);
   focused = region.contains(active) ? [active.tagName, active.id || active.closest("[id]").id, active.textContent] : null;
 });
 document.addEventListener("htmx:afterSwap", () => {
   opened.forEach(id => document.getElementById(id)?.setAttribute("open", ""));
+  scrolled.forEach(([id, top, left]) => document.getElementById(id)?.scrollTo({ top, left, behavior: "instant" }));
   if (!focused) return;
   const [tag, id, text] = focused, around = document.getElementById(id);
   const same = [around, ...(around?.querySelectorAll(tag) || [])].find(e => e?.tagName === tag && e.textContent === text);

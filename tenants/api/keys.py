@@ -19,7 +19,9 @@ LONGEST_GRACE = int(keys.LONGEST_GRACE.total_seconds())
 
 
 class KeySerializer(serializers.ModelSerializer[APIKey]):
-    """`revoked_at` in the future is the end of the grace of a key that was replaced."""
+    """`revoked_at` in the future is the end of the grace of a key that was replaced. A `playground` key is a
+    person's own for an hour.
+    """
 
     class Meta:
         model = APIKey
@@ -34,6 +36,7 @@ class KeySerializer(serializers.ModelSerializer[APIKey]):
             "revoked_at",
             "rotated_from",
             "last_used_at",
+            "playground",
         ]
 
 
@@ -74,7 +77,7 @@ class Rotation(serializers.Serializer[Any]):
 def api_keys(request: Any) -> Response:
     """GET lists keys, newest first; POST creates one: its text is in this answer and never again."""
     if request.method != "POST":
-        return page(request, request.tenant.api_keys.all(), KeySerializer)
+        return page(request, request.tenant.api_keys.lasting(), KeySerializer)
     wanted = valid(NewKey, request.data)
     _may(request, wanted["scopes"])
     wanted["scopes"] = sorted(wanted["scopes"])

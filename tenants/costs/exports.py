@@ -58,8 +58,13 @@ def safe(text: str) -> str:
 
 def usage(tenant: Tenant, first: date, next_: date, key_id: str = "", bom: bool = False) -> Iterator[str]:
     """Ledger rows of the days [first, next_), corrections among them, newest first, in pieces of many rows."""
+    return of_rows(rows.chunks(tenant, first, next_, key_id), bom)
+
+
+def of_rows(chunks: Iterable[Iterable[UsageEvent]], bom: bool = False) -> Iterator[str]:
+    """Ledger rows as they come, a piece for each chunk."""
     yield (BOM if bom else "") + _text([ROWS])
-    for found in rows.chunks(tenant, first, next_, key_id):
+    for found in chunks:
         yield _text(map(_usage_row, found))
 
 

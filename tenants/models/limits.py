@@ -12,6 +12,12 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    def lasting(self) -> APIKeyQuerySet:
+        """All but playground keys that are over: there is one for each hour that somebody tried something."""
+        now = timezone.now()
+        over = models.Q(revoked_at__lte=now) | models.Q(expires_at__lte=now)
+        return self.exclude(over, playground=True)
+
     def live(self) -> APIKeyQuerySet:
         """Not expired, not revoked or still in the grace of a rotation, of an active tenant."""
         now = timezone.now()
@@ -29,7 +35,8 @@ class APIKey(models.Model):
 
     Scopes: `inference` calls models, `usage` reads usage and receipts, `manage` does what an engineer may.
     `allowed_models` empty allows every model of the tenant. `revoked_at` in the future is the end of a rotation's
-    grace; `rotated_from` is the key that this one replaces.
+    grace; `rotated_from` is the key that this one replaces. A `playground` key was made for its creator's own calls
+    from the console (`playground`).
     """
 
     id = models.CharField(primary_key=True, max_length=16)
@@ -48,6 +55,7 @@ class APIKey(models.Model):
     allowed_models = models.JSONField(default=list, blank=True)
     default_max_tokens = models.PositiveIntegerField(_("tokens of an answer when the call names none"), default=1024)
     last_used_at = models.DateTimeField(null=True, editable=False)  # to the minute or so, by the ledger writer
+    playground = models.BooleanField(default=False, editable=False)
 
     objects = APIKeyQuerySet.as_manager()
 

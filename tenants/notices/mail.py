@@ -1,12 +1,14 @@
-"""The mail of a budget alert: to each owner of the tenant in that owner's language."""
+"""Mail to people in their own languages: of a budget alert to the tenant's owners, of the platform to its operators."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from django.core.mail import EmailMessage, get_connection
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from tenants.models import BudgetAlert, Member
+from tenants.models import BudgetAlert, Member, User
 from tenants.refusals import wording
 
 
@@ -15,6 +17,17 @@ def send(alert: BudgetAlert) -> int:
     owners = Member.objects.filter(tenant=alert.tenant, role=Member.Role.OWNER, user__is_active=True)
     found = owners.exclude(user__email="").order_by("pk").values_list("user__email", "user__language")
     mails = [_mail(alert, address, language) for address, language in found]
+    return (get_connection().send_messages(mails) or 0) if mails else 0
+
+
+def tell_operators(write: Callable[[], tuple[str, str]]) -> int:
+    """What `write` says, subject and text; answers how many were sent, 0 if nobody has an address. Raises OSError."""
+    operators = User.objects.filter(is_superuser=True, is_active=True).exclude(email="").order_by("pk")
+    mails = []
+    for address, language in operators.values_list("email", "language"):
+        with translation.override(language):
+            subject, text = write()
+        mails.append(EmailMessage(subject, f"{text}\n", to=[address]))
     return (get_connection().send_messages(mails) or 0) if mails else 0
 
 

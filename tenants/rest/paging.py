@@ -39,7 +39,7 @@ def page(
     column that may be null; the id is added.
     """
     order = _unique([*(order or rows.query.order_by or rows.model._meta.ordering)])
-    limit, cursor = _limit(request), request.query_params.get("cursor")
+    limit, cursor = limit_of(request), request.query_params.get("cursor")
     try:
         if cursor:
             rows = rows.filter(_after(order, _read(cursor, len(order))))
@@ -54,7 +54,8 @@ def page(
     return Response({"next": address, "results": shown})
 
 
-def _limit(request: Request) -> int:
+def limit_of(request: Request) -> int:
+    """How many rows `?limit=` asks for; raises a ValidationError."""
     text = request.query_params.get("limit", str(PAGE_SIZE))
     if not (text.isascii() and text.isdecimal() and text.strip("0")):
         raise serializers.ValidationError({"limit": [_("Give a whole number from 1 to 500.")]})

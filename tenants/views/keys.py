@@ -29,14 +29,14 @@ SOON = timedelta(days=7)  # before its end a key counts as ending
 
 
 def settings(request: access.Request) -> HttpResponse:
-    """The keys, those that are over last."""
+    """The keys, those that are over last; playground keys that are over are not listed."""
     now = timezone.now()
     over = Case(When(Q(revoked_at__lte=now) | Q(expires_at__lte=now), then=1), default=0)
-    rows = request.tenant.api_keys.select_related("created_by", "quota").order_by(over, "-created_at")
+    rows = request.tenant.api_keys.lasting().select_related("created_by", "quota").order_by(over, "-created_at")
     page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,
-        "keys": [(key, state(key), access.grants(request.role, key.scopes)) for key in page],
+        "keys": [(key, state(key), _rotates(request, key)) for key in page],
         "rotation": forms.Rotation(),
     }
     return render(request, "tenants/settings.html", context | _calling(request))
@@ -50,6 +50,10 @@ def state(key: APIKey) -> str:
     if key.expires_at and key.expires_at <= now:
         return "expired"
     return "ending" if key.expires_at and key.expires_at <= now + SOON else "live"
+
+
+def _rotates(request: access.Request, key: APIKey) -> bool:
+    return not key.playground and access.grants(request.role, key.scopes)
 
 
 def models_of(tenant: Tenant) -> list[str]:
@@ -128,7 +132,7 @@ def _key_page(request: access.Request, key: APIKey, form: forms.Limits, status: 
         "form": form,
         "used": _used(request.tenant, key),
         "rotation": forms.Rotation(),
-        "rotates": access.grants(request.role, key.scopes),
+        "rotates": _rotates(request, key),
     }
     context |= _calling(request, key) | _levels(request.tenant, key)
     return render(request, "tenants/key.html", context, status=status)

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from inference import aliases as naming
 from inference import extras, registry, rollouts
-from inference.models import Adapter, Alias, Feedback, Residence, Rollout, RolloutEvent
+from inference.models import Adapter, Alias, Residence, Rollout, RolloutEvent
 from tenants.rest import endpoint, operate, page, valid
 
 FALLBACK = ("fallback_base", "fallback_adapter")
@@ -83,12 +83,6 @@ class EngineFields(serializers.Serializer[Any]):
     )
 
 
-class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
-    class Meta:
-        model = Feedback
-        fields = ["request_id", "score", "thumbs", "comment", "at"]
-
-
 @endpoint(["GET", "PUT"], takes={"PUT": EngineFields}, answers=EngineFields)
 def engine_fields(request: Any) -> Response:
     """The engine's own fields that calls of this tenant may have; the operator PUTs which."""
@@ -96,12 +90,6 @@ def engine_fields(request: Any) -> Response:
         operate(request)
         extras.open_(request.tenant, valid(EngineFields, request.data)["fields"], request.person)
     return Response({"fields": request.tenant.engine_extras})
-
-
-@endpoint(["GET"], lists=FeedbackSerializer)
-def feedback(request: Any) -> Response:
-    """What callers thought of answers, newest first."""
-    return page(request, Feedback.objects.filter(tenant=request.tenant), FeedbackSerializer, ("-at",))
 
 
 @endpoint(["GET"], lists=AdapterSerializer)

@@ -1,4 +1,4 @@
-"""Pages of what serves: adapters with their evidence, rollouts, the playground, the guardrail policy."""
+"""Pages of what serves: adapters with their evidence, rollouts, the guardrail policy."""
 
 from __future__ import annotations
 
@@ -279,22 +279,6 @@ def rollout_promote(request: access.Request, pk: str) -> HttpResponse:
         promoted = rolling.promote(_rollout(request, pk), request.user)
         messages.success(request, _("%(adapter)s answers every call now.") % {"adapter": promoted.adapter})
     return redirect("rollout", request.tenant.slug, pk)
-
-
-@access.requires("call")
-def playground(request: access.Request) -> HttpResponse:
-    """Two models side by side. The browser calls the gateway itself, with a key that never reaches these views."""
-    tenant: Tenant = request.tenant
-    loaded = Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED)
-    bases = [base.name for base in BaseModel.objects.all()]
-    names = [*Alias.objects.filter(tenant=tenant).values_list("name", flat=True), *map(str, loaded)]
-    context = {
-        "models": [*bases, *[name for name in names if name not in bases]],
-        "left": bases[0] if bases else "",
-        "right": next(iter(map(str, loaded)), names[0] if names else ""),
-        "base_url": request.build_absolute_uri("/v1"),
-    }
-    return render(request, "inference/playground.html", context)
 
 
 def policy(request: access.Request) -> HttpResponse:
