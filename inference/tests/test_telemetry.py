@@ -3,9 +3,11 @@
 import asyncio
 import io
 import json
+import random
 from typing import Any
 
 import pytest
+from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference.gateway import telemetry
@@ -125,3 +127,38 @@ def test_a_refused_call_is_counted_by_its_code(serving):
     before = samples()
     assert serving.post("ps_live_nonsense").status_code == 401
     assert change(before, samples(), "paramstack_gateway_refusals_total", code="invalid_api_key") == 1
+
+
+def test_sums_fall_into_the_buckets_into_which_each_observation_would():
+    dice = random.Random(7)
+    bounds = (0.1, 0.5, 2.0)
+    values = [*bounds, 0.0, 2.0000001, 99.0, *(dice.uniform(0, 3) for _ in range(200))]
+    told = telemetry.Distribution("told", "", buckets=bounds, registry=None)
+    reference = Histogram("told", "", buckets=bounds, registry=None)
+    sums = telemetry.Sums(told, bounds)
+    for number, value in enumerate(values):
+        reference.observe(value)
+        sums.observe(value)
+        if number % 50 == 0:
+            sums.tell()
+    sums.tell()
+    sums.tell()  # nothing is told twice
+    (mine,), (theirs,) = told.collect(), reference.collect()
+    shown = [
+        [(s.name, s.labels, s.value) for s in metric.samples if s.name != "told_created"] for metric in (mine, theirs)
+    ]
+    assert [name for name, *_ in shown[0]] == [name for name, *_ in shown[1]]
+    assert shown[0][:-1] == shown[1][:-1]
+    assert shown[0][-1][2] == pytest.approx(shown[1][-1][2])  # the sum, whose parts were added in another order
+
+
+async def test_what_is_under_way_is_told_when_the_metrics_are_read():
+    before = samples()
+    shown = Telemetry()
+    shown.under_way = 3
+    assert change(before, samples(), "paramstack_gateway_in_flight_requests") == 3
+    shown.under_way = 1
+    assert change(before, samples(), "paramstack_gateway_in_flight_requests") == 1
+    shown.under_way = 0
+    await shown.close()
+    assert change(before, samples(), "paramstack_gateway_in_flight_requests") == 0

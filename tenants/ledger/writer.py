@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 BATCH = 2_000
 PAUSE_SECONDS = 0.02  # behind a full batch: SQLite's other writers get their turn
 # Behind any other: a transaction and its signature cost as much as some hundred rows, and a receipt may take a second.
-COLLECT_SECONDS = 0.2
+COLLECT_SECONDS = 0.4
 BLOCK_MS = 200
 LEASE_SECONDS = 4.0  # a writer that has not renewed for so long is taken for dead
 RENEW_SECONDS = 1.0

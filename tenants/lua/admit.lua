@@ -7,7 +7,7 @@
 local mark, seen, id, hold_nano, reserved, tenant, key, month, event, longest, lease, packed = unpack(ARGV)
 local PERIOD = {1000000, 60000000, 1000000, 60000000}
 -- The levels of a scope: when they were written, the four of them, tokens given back of the last two, the limits of
--- these; -1: none. In binary: reading and writing so many numbers as text was a quarter of a call.
+-- these; -1: none. In binary: reading and writing so many numbers as text was a quarter of this script.
 local ROW = '<ddddddddd'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]

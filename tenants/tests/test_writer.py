@@ -131,6 +131,22 @@ def test_a_writer_that_stops_gives_its_lease_back(stage):
     assert drain("b") == 0
 
 
+def test_a_full_batch_is_followed_at_once_and_any_other_waits_for_more(stage, monkeypatch):
+    one, pauses = Writer("one"), []
+    taken = iter((writer.BATCH, 3, 0))
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            one.stop()
+
+    monkeypatch.setattr(one, "turn", lambda block_ms: next(taken))
+    monkeypatch.setattr(one, "_leads", True)
+    monkeypatch.setattr(writer.time, "sleep", sleep)
+    one.run()
+    assert pauses == [writer.PAUSE_SECONDS, writer.COLLECT_SECONDS, writer.COLLECT_SECONDS]
+
+
 def test_draining_beside_a_writer_that_does_not_move_ends_with_an_error(stage, monkeypatch):
     monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.2)
     Writer("a").turn()
