@@ -12,6 +12,8 @@ from typing import cast
 
 import httptools
 
+from inference.gateway.cork import Corked
+
 MOST_WAITING = 256 * 1024  # bytes of an answer that nobody has read; above, the engine waits
 LONGEST_BODY = 64 * 1024 * 1024  # bytes of an answer that is read whole
 
@@ -102,7 +104,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self._transport = cast(asyncio.Transport, Corked(cast(asyncio.Transport, transport)))
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()

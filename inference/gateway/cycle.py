@@ -155,8 +155,9 @@ class Cycle:
             self._chunked = True
             self._head += b"transfer-encoding: chunked\r\n"
         self._head += b"\r\n"
-        if self._chunked:  # its first piece may come late, or in this very tick: then they are one packet
-            self._protocol.loop.call_soon(self._say_head)
+        if self._chunked:  # its first piece may come late
+            self._protocol.transport.write(self._head)
+            self._head = b""
 
     def _begin(self, status: int, lines: bytes, closing: bool) -> None:
         self._begun, self._expects = True, False
@@ -186,11 +187,6 @@ class Cycle:
             if not self.keep_alive:
                 self._protocol.transport.close()
             self._protocol.on_response_complete()
-
-    def _say_head(self) -> None:
-        if self._head and not self._protocol.transport.is_closing():
-            self._protocol.transport.write(self._head)
-            self._head = b""
 
     async def _fail(self) -> None:
         """Ends a response that its application did not."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -19,6 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inference.gateway.cork import Corked
 from inference.gateway.cycle import RESPOND, App, Cycle
 from inference.protocol import Refusal
 
@@ -53,6 +54,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, Corked(transport))
         self._head_since = self.loop.time()
         self._watch = self.loop.call_later(min(HEAD_SECONDS, self.timeout_keep_alive), self._look)
         if (plug := transport.get_extra_info("socket")) is not None and plug.family != socket.AF_UNIX:
