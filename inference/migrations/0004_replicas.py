@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
                 ('state', models.CharField(choices=[('fetching', 'Fetching'), ('loading', 'Loading'), ('probing', 'Probing'), ('eligible', 'Answering'), ('leaving', 'Leaving'), ('failed', 'Failed')], default='fetching', max_length=10)),
                 ('load_epoch', models.PositiveIntegerField(default=0)),
                 ('start', models.CharField(blank=True, max_length=64)),
-                ('why', models.CharField(blank=True, choices=[('lost', 'The engine has lost it.'), ('store', 'The store of artefacts does not give it out; it is asked again.'), ('files', 'Its files are not those that were signed.'), ('record', 'Its known answers cannot be read.'), ('unproved', 'It does not answer as it did when it was trained.'), ('refused', 'The engine refuses it.'), ('engine', 'The engine did not take it; it is asked again.'), ('stuck', 'The engine says it is unloaded, and still serves it.')], max_length=10)),
+                ('why', models.CharField(blank=True, choices=[('lost', 'The engine has lost it.'), ('store', 'The store of artefacts does not give it out; it is asked again.'), ('files', 'Its files are not those that were signed.'), ('record', 'Its known answers are missing or cannot be read: train and publish it again.'), ('unproved', 'It does not answer as it did when it was trained.'), ('refused', 'The engine refuses it.'), ('engine', 'The engine did not take it; it is asked again.'), ('stuck', 'The engine says it is unloaded, and still serves it.')], max_length=10)),
                 ('note', models.CharField(blank=True, max_length=300)),
                 ('changed_at', models.DateTimeField(auto_now=True)),
                 ('probed_at', models.DateTimeField(null=True)),

@@ -57,7 +57,7 @@ class Residence(models.Model):
         LOST = "lost", _("The engine has lost it.")
         STORE = "store", _("The store of artefacts does not give it out; it is asked again.")
         FILES = "files", _("Its files are not those that were signed.")
-        RECORD = "record", _("Its known answers cannot be read.")
+        RECORD = "record", _("Its known answers are missing or cannot be read: train and publish it again.")
         UNPROVED = "unproved", _("It does not answer as it did when it was trained.")
         REFUSED = "refused", _("The engine refuses it.")
         ENGINE = "engine", _("The engine did not take it; it is asked again.")

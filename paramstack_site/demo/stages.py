@@ -166,7 +166,7 @@ def load(scene: Scene) -> str:
 
     def answers() -> bool:
         for residence in adapter.residences.filter(state=Residence.State.FAILED):
-            raise StageFailed(f"{adapter} is not served ({residence.why}): {residence.note}")
+            raise StageFailed(f"{adapter} is not served. {residence.get_why_display()} ({residence.note})")
         return adapter.residences.filter(state=Residence.State.ELIGIBLE).exists()
 
     wait_for(answers, f"{adapter} to answer")

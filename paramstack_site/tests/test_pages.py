@@ -305,7 +305,7 @@ def test_an_adapter_s_page_says_how_far_each_engine_is_and_asks_again_while_it_m
         assert part.strip() in client.get(page).text
         return part
 
-    assert "Cevaplıyor" in engines()
+    assert "Yanıtlıyor" in engines()
     assert "hx-trigger" not in engines()
     living.update(state="loading")
     assert "Yükleniyor" in engines()
