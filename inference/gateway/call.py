@@ -204,8 +204,10 @@ class Call(upstream.Caller):
 
     def _frames(self, events: list[bytes]) -> bytes:
         """The events of one read as the caller gets them, without what is none of its business."""
+        names = self._names["id"], self._names["model"]
         delta, saw, several = self.request.operation.delta, self.meter.saw, len(self.meter.answers) > 1
         parts: list[bytes] = []
+        texts: list[str] = []  # of the only answer, which are hashed together
         reports: list[Any] = []
         try:
             for event in events:
@@ -219,15 +221,20 @@ class Call(upstream.Caller):
                     reports.append(usage)
                 for choice in choices or ():
                     text, is_token = delta(choice)
-                    if is_token:
-                        saw(text, choice.get("index", 0))
+                    index = choice.get("index", 0) if is_token else None
+                    if index == 0 and type(index) is int and not several:
+                        texts.append(text)
+                    elif is_token:
+                        saw(text, index)
                 if usage and not choices and self.request.include_usage:
                     chunk["usage"] = usage
                 elif not choices:
                     continue
-                chunk.update(self._names)
+                chunk["id"], chunk["model"] = names
                 parts += (b"data: ", orjson.dumps(chunk), b"\n\n")
         finally:
+            if texts:
+                saw("".join(texts), 0, len(texts))
             self.meter.report(*reports)
         return b"".join(parts)
 

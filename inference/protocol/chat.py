@@ -37,8 +37,9 @@ def _text(choice: Any) -> str:
 
 def _delta(choice: Any) -> tuple[str, bool]:
     delta = choice.get("delta") or {}
-    text = content_of(delta)
-    return text, bool(text or delta.get("tool_calls") or delta.get("reasoning_content"))
+    if text := content_of(delta):
+        return text, True
+    return "", bool(delta.get("tool_calls") or delta.get("reasoning_content"))
 
 
 PROMPTED = ("tools", "tool_choice", "response_format", "structured_outputs", "chat_template_kwargs")
