@@ -142,7 +142,7 @@ def test_a_full_batch_is_followed_at_once_and_any_other_waits_for_more(stage, mo
 
     monkeypatch.setattr(one, "turn", lambda block_ms: next(taken))
     monkeypatch.setattr(one, "_leads", True)
-    monkeypatch.setattr(writer.time, "sleep", sleep)
+    monkeypatch.setattr("time.sleep", sleep)
     one.run()
     assert pauses == [writer.PAUSE_SECONDS, writer.COLLECT_SECONDS, writer.COLLECT_SECONDS]
 

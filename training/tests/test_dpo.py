@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
+from inference.engines import known, recording
 from training.dpo import config, evaluate, likelihood, pretrain, program
 
 pytestmark = pytest.mark.training
@@ -103,11 +104,18 @@ def test_eight_pairs_teach_it(trained):
     assert heldout[-1]["reward_accuracy"] == 1.0
 
 
-def test_an_adapter_is_two_files_that_name_the_base_without_a_path(trained):
+def test_an_adapter_is_two_files_that_name_the_base_without_a_path_and_its_known_answers(trained):
     assert sorted(file.name for file in trained.adapter.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        known.NAME,
     ]
+    recorded = known.parse((trained.adapter / known.NAME).read_bytes())
+    assert recorded.base == "demo-base"
+    assert len(recorded.cases) == len(recording.PROMPTS)
+    assert any(
+        abs(a - b) > known.APART for c in recorded.cases for a, b in zip(c.logprobs, c.base_logprobs, strict=True)
+    )
     described = json.loads((trained.adapter / "adapter_config.json").read_text())
     assert described["base_model_name_or_path"] == "demo-base"
     assert str(trained.output.parent) not in (trained.adapter / "adapter_config.json").read_text()
