@@ -188,9 +188,10 @@ const count = (read, written) => say(words.tokensValue, { in: number(read), out:
 async function book(id, { served, tokens, cost }) {
   for (let tries = 0; tries < 10; tries += 1) {
     await new Promise(resolve => { setTimeout(resolve, 400); });
-    const answer = await fetch(`${words.api}${encodeURIComponent(id)}/`).catch(() => null);
-    if (!answer?.ok) continue;
-    const row = await answer.json();
+    // The list, not the call's own address: that would be a 404, which browsers report, until the row is there.
+    const answer = await fetch(`${words.api}?request_id=${encodeURIComponent(id)}`).catch(() => null);
+    const [row] = answer?.ok ? (await answer.json()).results : [];
+    if (!row) continue;
     const money = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 2, maximumFractionDigits: 9 });
     cost.textContent = `$${money.format(row.cost)}`;
     tokens.textContent = count(row.input_tokens, row.output_tokens);
