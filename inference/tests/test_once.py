@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import httpx2
 import pytest
@@ -54,12 +55,12 @@ def test_another_key_may_use_the_same_words(serving, key, cast):
 
 
 def test_a_call_under_way_is_not_begun_twice(serving, key):
-    serving.engine.pause = 0.5
+    serving.engine.pause = 3.0
     answers = []
     first = threading.Thread(target=lambda: answers.append(post(serving, key)))
     first.start()
     while not serving.engine.asked:
-        pass
+        time.sleep(0.01)
     assert code(post(serving, key)) == (409, "idempotency_key_in_use")
     first.join()
     assert answers[0].status_code == 200
