@@ -29,7 +29,6 @@ class Command(BaseCommand):
         parser.add_argument("--cache", type=Path, help="a directory that the engine reads; default: below var/engine")
 
     def handle(self, *args: Any, name: str, url: str, key_file: Path, cache: Path | None, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, stop)
         if not NAME.fullmatch(name):
             raise CommandError(f"--name {name!r}: letters, digits, '-', '_' and '.', 60 at most.")
         place = cache or settings.ENGINE_CACHE / name
@@ -37,7 +36,9 @@ class Command(BaseCommand):
         with (place / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                Agent(name, url.rstrip("/"), key_file, place).run()
+                agent = Agent(name, url.rstrip("/"), key_file, place)
+                signal.signal(signal.SIGTERM, stop)
+                agent.run()
             except BlockingIOError:
                 raise CommandError(f"Another agent works in {place}. Give this one a --cache of its own.") from None
             except (replicas.Taken, Fenced) as error:
