@@ -37,8 +37,8 @@ class Fallback(forms.Form):
         super().__init__(*args, **kwargs)
         loaded = Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED)
         names = [*map(str, BaseModel.objects.all()), *map(str, loaded)]
-        self.fields["alias"].queryset = Alias.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
-        self.fields["target"].choices = [("", _("nothing")), *((name, name) for name in names)]  # type: ignore[attr-defined]
+        self.fields["alias"].queryset = Alias.objects.filter(tenant=tenant)  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
+        self.fields["target"].choices = [("", _("nothing")), *((name, name) for name in names)]  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
 
 class StartRollout(Weight):
@@ -48,8 +48,8 @@ class StartRollout(Weight):
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         loaded = Adapter.objects.filter(tenant=tenant, state=Adapter.State.LOADED)
-        self.fields["alias"].queryset = Alias.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
-        self.fields["adapter"].queryset = loaded  # type: ignore[attr-defined]
+        self.fields["alias"].queryset = Alias.objects.filter(tenant=tenant)  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
+        self.fields["adapter"].queryset = loaded  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
 
 class Policy(forms.Form):

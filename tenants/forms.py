@@ -160,9 +160,9 @@ class NewKey(Limits):
     def __init__(self, *args: Any, role: str, models: Iterable[str] = (), zone: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.zone = zone or timezone.get_current_timezone()
-        self.fields["allowed_models"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
+        self.fields["allowed_models"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
         if not access.can(role, "engineer"):
-            self.fields["scopes"].choices = SCOPES[:2]  # type: ignore[attr-defined]
+            self.fields["scopes"].choices = SCOPES[:2]  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
     def clean_default_max_tokens(self) -> int:
         return self.cleaned_data["default_max_tokens"] or DEFAULT_TOKENS
@@ -223,7 +223,7 @@ class TenantFacts(forms.Form):
         facts = {"name": tenant.name, "time_zone": tenant.time_zone, "keeps_answers": tenant.keeps_answers}
         kwargs["initial"] = facts
         super().__init__(*args, **kwargs)
-        self.fields["time_zone"].choices = zones(tenant.time_zone)  # type: ignore[attr-defined]
+        self.fields["time_zone"].choices = zones(tenant.time_zone)  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
 
 class WebhookAddress(forms.Form):

@@ -46,10 +46,10 @@ class StartRlaif(Styled):
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         standard = preferences.default_config()
-        self.fields["dataset"].queryset = PromptDataset.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+        self.fields["dataset"].queryset = PromptDataset.objects.filter(tenant=tenant)  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
         for name, known in (("generators", preferences.GENERATORS), ("judges", preferences.JUDGES)):
             offered = [one for one in known if one != Source.CLAUDE or settings.ANTHROPIC_API_KEY]
-            self.fields[name].choices = [(one, Source(one).label) for one in offered]  # type: ignore[attr-defined]
+            self.fields[name].choices = [(one, Source(one).label) for one in offered]  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
             self.fields[name].initial = standard[name]
         self.fields["num_responses"].initial = standard["num_responses"]
         self.fields["cap"].initial = Decimal(standard["max_cost_nano"]) / NANO
@@ -84,7 +84,7 @@ class StartTraining(Styled):
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rows = Export.objects.filter(tenant=tenant).select_related("run")
-        self.fields["export"].queryset = rows  # type: ignore[attr-defined]
+        self.fields["export"].queryset = rows  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
     def config(self) -> dict[str, Any]:
         names = ("epochs", "beta", "learning_rate", "rank")
@@ -99,7 +99,7 @@ class PairFilter(Styled):
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["run"].queryset = RlaifRun.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
+        self.fields["run"].queryset = RlaifRun.objects.filter(tenant=tenant)  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
 
     def narrow(self, rows: QuerySet[PreferencePair]) -> QuerySet[PreferencePair]:
         asked = self.cleaned_data

@@ -67,7 +67,7 @@ class Agent:
         return any((lost, *gone, brought, stray)) or residents.probe_next()
 
     def settle(self, seconds: float = 60.0) -> None:
-        """Ticks until nothing is left to do now; for commands and tests."""
+        """Ticks until nothing is left to do now; for tests."""
         deadline = time.monotonic() + seconds
         while self.tick() and time.monotonic() < deadline:
             pass

@@ -47,7 +47,7 @@ class Search(forms.Form):
     def __init__(self, data: Any, tenant: Tenant) -> None:
         super().__init__({"span": DEFAULT} | {name: data[name] for name in data})
         keys = [(key.pk, f"{key.name} · {key.pk}") for key in tenant.api_keys.all()]
-        self.fields["key"].choices = [("", _("Every key")), *keys]  # type: ignore[attr-defined]
+        self.fields["key"].choices = [("", _("Every key")), *keys]  # type: ignore[attr-defined]  # a ChoiceField, which the stubs do not know
         for name, field in self.fields.items():
             field.widget.attrs |= {"class": "in", "autocomplete": "off"} | PROPOSED.get(name, {})
             if name in ("since", "until"):
