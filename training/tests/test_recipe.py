@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ JUDGE = Judge("claude", "j")
 TURNS = [{"role": "user", "content": "Neden?"}]
 
 
-def recipe(strategy: str = LISTWISE, **facts: object) -> Recipe:
+def recipe(strategy: str = LISTWISE, **facts: Any) -> Recipe:
     return replace(Recipe((CLAUDE,), (JUDGE,), strategy), **facts)
 
 
