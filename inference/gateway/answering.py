@@ -23,8 +23,8 @@ from inference.protocol import Refusal, Request
 from tenants import decisions
 from tenants.metering import Event, Verdict
 
-# Seconds behind each admission of one call by settings that were out of date: a change that falls between costs one, and
-# between the commit of a change and its word to Redis no reading fits.
+# Seconds behind each admission of one call by settings out of date: a change that falls between costs one, and
+# between its commit and its word to Redis no reading fits.
 PAUSES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 0.0)
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # an engine that does not speak the format
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
