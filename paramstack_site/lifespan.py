@@ -13,6 +13,7 @@ async def lifespan(gateway: Gateway, receive: Receive, send: Send) -> None:
             await gateway.startup()
             gc.collect()
             gc.freeze()  # Django and its models stay: they need not be looked through again and again
+            gc.set_threshold(20_000, 20, 20)  # a call leaves no cycles to look for: 8 % of its CPU
             await send({"type": "lifespan.startup.complete"})
         else:
             await gateway.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,9 @@ from inference.protocol import Refusal, Request
 from tenants import decisions
 from tenants.metering import Event, Verdict
 
-ATTEMPTS = 4  # admissions of one call: each change of the tenant that falls between costs one
+# Seconds behind each admission of one call by settings out of date: a change that falls between costs one, and
+# between its commit and its word to Redis no reading fits.
+PAUSES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 0.0)
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # an engine that does not speak the format
 MARK_SECONDS = 0.2  # between looks at the ledger for a new mark while Redis has none
 
@@ -156,7 +159,7 @@ class Answering:
     async def _admit(self, asked: Asked) -> tuple[Call, Verdict]:
         """The call with its hold taken. A snapshot that is out of date is read again and tried again."""
         snapshot, key, request = asked.snapshot, asked.key, asked.request
-        for _ in range(ATTEMPTS):
+        for pause in PAUSES:
             unmarked = False
             try:
                 call = _plan(asked.reply.request_id, snapshot, key, request)
@@ -171,6 +174,7 @@ class Answering:
                 self._check(verdict, call)
                 unmarked = verdict.reason == "unmarked"
             old = snapshot
+            await asyncio.sleep(pause)
             snapshot, key = await self._door.open(asked.scope, old)
             if unmarked and snapshot.mark == old.mark:  # not rebuilt yet
                 self._unmarked_until = time.monotonic() + MARK_SECONDS

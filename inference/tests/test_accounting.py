@@ -12,12 +12,14 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from django.db.models import F
 
 from inference import snapshots
+from inference.gateway import answering
 from inference.tests.conftest import HELLO
 from tenants import epochs, ledger, limits, metering
 from tenants.ledger import chores, proof, writer
-from tenants.models import UsageEvent
+from tenants.models import Tenant, UsageEvent
 
 pytestmark = pytest.mark.journey
 
@@ -215,11 +217,22 @@ def test_with_the_ledger_far_behind_nobody_is_admitted(serving, key, monkeypatch
 
 def test_a_day_that_ends_is_seen_by_the_next_call(serving, key, cast, monkeypatch):
     """The gateway's own clock is asked nothing: the terms end, Redis says so, the next reading has the next day."""
+    monkeypatch.setattr(answering, "PAUSES", (0.0, 0.0))
     read = snapshots._now_us
     monkeypatch.setattr(snapshots, "_now_us", lambda: read() - int(timedelta(days=1).total_seconds() * 1e6))
     assert serving.post(key).json()["error"]["code"] == "settings_changing"  # terms of yesterday admit nobody
     monkeypatch.setattr(snapshots, "_now_us", read)
     assert serving.post(key).status_code == 200
+
+
+def test_a_change_whose_word_comes_late_to_redis_refuses_nobody(serving, key, cast):
+    """Its commit and its word are two moments; on a busy machine there is time for many readings between them."""
+    Tenant.objects.filter(pk=cast.acme.pk).update(epoch=F("epoch") + 1)
+    epoch = Tenant.objects.get(pk=cast.acme.pk).epoch
+    word = threading.Timer(0.3, epochs.publish, [[(str(cast.acme.pk), epoch)]])
+    word.start()
+    assert serving.post(key).status_code == 200
+    word.join()
 
 
 def test_an_epoch_is_never_lowered(serving, key, cast, counters):
