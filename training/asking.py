@@ -74,6 +74,7 @@ class Reply:
     usage: Mapping[str, int] = field(default_factory=dict)
     cost_nano: int = 0
     call: str = ""
+    api_version: str = ""
 
     @property
     def usable(self) -> bool:

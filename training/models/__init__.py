@@ -1,5 +1,6 @@
 """The loop's own records: prompts, candidates, verdicts, pairs, reviews, exports, jobs, training runs, evaluations."""
 
+from training.models.calls import PromptOutcome, ProviderBatch, ProviderCall, ProviderCallQuerySet
 from training.models.jobs import Job
 from training.models.preferences import (
     Candidate,
@@ -24,6 +25,10 @@ __all__ = [
     "PreferencePairQuerySet",
     "Prompt",
     "PromptDataset",
+    "PromptOutcome",
+    "ProviderBatch",
+    "ProviderCall",
+    "ProviderCallQuerySet",
     "Review",
     "RlaifRun",
     "Source",

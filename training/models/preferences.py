@@ -20,6 +20,7 @@ class RlaifRun(models.Model):
     dataset = models.ForeignKey(PromptDataset, on_delete=models.PROTECT, related_name="rlaif_runs")
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="rlaif_run")
     config = models.JSONField()  # generators, judges, num_responses
+    round = models.PositiveIntegerField(default=0)  # how often failed prompts were tried again
     summary = models.JSONField(default=dict)  # what came out: candidates and verdicts by source, pairs, notes
 
     class Meta:
