@@ -49,7 +49,8 @@ class Vanished(Problem):
 class Money(Protocol):
     """`till.Till`, as much of it as is needed here."""
 
-    day: str
+    @property
+    def day(self) -> str: ...
 
     async def hold(self, call: str, model: str, most_nano: int) -> str: ...
     async def settle(self, call: str, model: str, day: str, cost_nano: int, usage: Any) -> None: ...

@@ -32,7 +32,8 @@ class Provider:
     """Answers everything for COST; `first` is what the first requests raise instead."""
 
     def __init__(self, *first: Exception) -> None:
-        self.first, self.asked = list(first), []
+        self.first = list(first)
+        self.asked: list[str] = []
         self.billed = 0
 
     async def __call__(self, ask: Ask) -> Reply:
@@ -78,7 +79,7 @@ def new_run(cast, dataset, name="rlaif-0001") -> RlaifRun:
 
 def work(
     run: RlaifRun,
-    provider: Provider,
+    provider: Send,
     do: Callable[[Book], Awaitable[Any]],
     redis_url: str,
     cap: int = 10**9,
@@ -119,7 +120,7 @@ def test_what_is_stored_is_never_sent_again(rlaif, books, redis_url):
     books.drain()
     booked = UsageEvent.objects.values_list("request_id", flat=True)
     assert sorted(booked) == sorted(rlaif.calls.values_list("pk", flat=True))
-    row = UsageEvent.objects.first()
+    row = UsageEvent.objects.latest("pk")
     assert (row.status, row.cost_nano, row.input_tokens, row.output_tokens) == ("settled", COST, 7, 3)
     assert (row.model, row.served, row.key_id) == ("claude-haiku-5-5", "anthropic/claude-haiku-5-5", None)
     assert set(rlaif.calls.values_list("state", "counted")) == {(State.STORED, True)}
@@ -152,6 +153,7 @@ def test_a_call_in_the_air_at_a_crash_stays_charged_and_is_asked_again(rlaif, bo
 def test_what_was_stored_and_not_counted_is_counted_by_the_next_worker_once(rlaif, books, redis_url):
     async def die(book: Book) -> None:
         call = await book._reserve(question(1), None)
+        assert isinstance(call, ProviderCall)
         day = await book.money.hold(call.pk, call.model, MOST)
         reply = await book.send(question(1))
         await book.clerk.write(lambda: book._store(call, reply, day))
@@ -251,6 +253,7 @@ def test_a_refused_answer_is_asked_for_again_in_the_next_round_only(rlaif, books
 
 def test_a_worker_that_lost_its_job_sends_nothing(rlaif, books, redis_url):
     claim = jobs.claim(rlaif.job_id)
+    assert claim
     provider = Provider()
 
     async def do(book: Book) -> list[Any]:
