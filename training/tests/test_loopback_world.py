@@ -17,7 +17,7 @@ from training.loopback.catalogue import MODELS
 from training.loopback.options import Options
 
 MODEL = MODELS["claude-haiku-5-5"]
-RANKING = {
+RANKING: dict[str, Any] = {
     "type": "object",
     "properties": {"ranking": {"type": "array", "items": {"type": "string"}}, "reason": {"type": "string"}},
     "additionalProperties": False,
@@ -94,7 +94,7 @@ def test_a_ranking_names_every_label_and_favours_the_first_place():
 
 
 def test_a_ranking_gives_scores_where_the_schema_asks_for_them():
-    schema: dict[str, Any] = {**RANKING, "properties": {**RANKING["properties"], "scores": {"$ref": "#/$defs/Scores"}}}
+    schema = {**RANKING, "properties": {**RANKING["properties"], "scores": {"$ref": "#/$defs/Scores"}}}
     aspects = {"type": "object", "properties": {"correct": {}, "helpful": {}}}
     schema["$defs"] = {
         "Scores": {"type": "object", "properties": {"1": {"$ref": "#/$defs/A"}, "2": aspects}},
