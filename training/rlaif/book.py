@@ -6,21 +6,17 @@ answer to that key for ever; a call that was in the air when its worker died sta
 for it and is asked again in a row of its own, so that the cap holds by the provider's bill; every write happens under
 the job's claim, so that a worker which lost its job reserves nothing more.
 
-Rows are written by one thread, many in one transaction: `Clerk`.
+Rows are written by one thread, many in one transaction (`clerk`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
-from django.db import connections
 from django.db.models import Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -29,13 +25,12 @@ from training.asking import Ask, Reply
 from training.models import ProviderCall, RlaifRun
 from training.problems import Problem
 from training.quotes import CapReached
+from training.rlaif.clerk import Clerk
 
 State = ProviderCall.State
 TRIES = 3  # of one request whose answer never came
-LINGER = 0.005  # seconds that a first write waits for others to go with it
 Send = Callable[[Ask], Awaitable[Reply]]
 Most = Callable[[Ask], int]
-Guard = Callable[[], AbstractContextManager[None]]
 
 
 class Vanished(Problem):
@@ -55,74 +50,6 @@ class Money(Protocol):
     async def hold(self, call: str, model: str, most_nano: int) -> str: ...
     async def settle(self, call: str, model: str, day: str, cost_nano: int, usage: Any) -> None: ...
     async def release(self, call: str, model: str, day: str, why: str) -> None: ...
-
-
-@dataclass
-class Write:
-    """Something for the clerk: `work` gets nothing and its result goes into `done`."""
-
-    work: Callable[[], Any]
-    done: asyncio.Future[Any]
-
-
-@dataclass
-class Clerk:
-    """Runs database work in one thread; what comes while it writes goes together into the next transaction."""
-
-    guard: Guard
-    _queue: list[Write] = field(default_factory=list)
-    _running: asyncio.Task[None] | None = None
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-
-    def write(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """The result of `work`, once its transaction has committed; what it raises, where only it failed."""
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(Write(work, done))
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._serve())
-        return done
-
-    async def read(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    async def close(self) -> None:
-        """After what was asked for is written."""
-        if self._running:
-            await asyncio.gather(self._running, return_exceptions=True)
-        await self.read(connections.close_all)
-        self._thread.shutdown()
-
-    async def _serve(self) -> None:
-        await asyncio.sleep(LINGER)
-        while self._queue:
-            batch, self._queue = self._queue, []
-            try:
-                results = await self.read(partial(self._commit, batch))
-            except BaseException as error:  # nobody may wait for ever
-                for write in batch:
-                    if not write.done.done():
-                        write.done.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            for write, (result, problem) in zip(batch, results, strict=True):
-                if write.done.done():
-                    continue
-                if problem:
-                    write.done.set_exception(problem)
-                else:
-                    write.done.set_result(result)
-
-    def _commit(self, batch: Sequence[Write]) -> list[tuple[Any, Problem | None]]:
-        """A Problem is one write's own and undoes nothing; any other error undoes all of them."""
-        results: list[tuple[Any, Problem | None]] = []
-        with self.guard():
-            for write in batch:
-                try:
-                    results.append((write.work(), None))
-                except Problem as problem:
-                    results.append((None, problem))
-        return results
 
 
 class Book:

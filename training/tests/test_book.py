@@ -19,7 +19,8 @@ from training.asking import ANSWER, Ask, Reply
 from training.models import Job, ProviderCall, RlaifRun
 from training.problems import Problem
 from training.quotes import CapReached
-from training.rlaif.book import Book, Clerk, Send, Vanished
+from training.rlaif.book import Book, Send, Vanished
+from training.rlaif.clerk import Clerk
 from training.rlaif.till import BudgetReached, Till
 
 pytestmark = [pytest.mark.journey, pytest.mark.django_db(transaction=True)]
