@@ -61,6 +61,17 @@ def load(key_id: str) -> TenantSnapshot | None:
     )
 
 
+def terms(tenant_id: str) -> tuple[metering.Terms, int]:
+    """By what the tenant's own work is admitted, which no key sends: its budget, and no limits; and how many steps of
+    Redis the ledger has seen. Blocks, as `load`."""
+    now_us = _now_us()
+    tenant = Tenant.objects.select_related("budget").get(pk=tenant_id)
+    head = LedgerHead.objects.first()
+    day, ends = _day(tenant.time_zone, now_us)
+    mark, sequence = (head.mark, head.sequence) if head else ("", 0)
+    return metering.Terms(mark, tenant.epoch, ends, day, _budget(tenant)), sequence
+
+
 class Book:
     """The lines of the price book that one tenant's routes need; `until_us` is when one of them changes, or `ends`."""
 

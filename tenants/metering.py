@@ -33,6 +33,7 @@ MONTH = "ps:month:"  # + tenant:YYYYMM, hash: spent, held, corrected (the part o
 REFUSED = "ps:refused:"  # + minute since 1970, hash: "<tenant> <key> <number of the limit>" -> how many calls
 STREAM = "ps:usage"
 DEAD_STREAM = "ps:usage:dead"  # events and holds that the ledger cannot read; kept for a person
+NO_KEY = "-"  # in a hold: the tenant's own work, which no key sent
 LEASE_MS = 30_000
 RENEW_SECONDS = 10.0
 LONGEST_STREAM = 100_000  # entries the ledger has not booked; above, nothing is admitted
@@ -204,7 +205,8 @@ def admit(event: Event, terms: Terms, hold_nano: int, tokens: int, seen: int = 0
     """ADMIT for `event`, which must have cost nothing yet. `hold_nano` and `tokens` are the most that the call can
     take; `seen` is the highest sequence that the caller has met.
     """
-    args = [terms.mark, str(seen), event.request_id, str(hold_nano), str(tokens), event.tenant, event.key, event.month]
+    whose = event.tenant, event.key or NO_KEY, event.month
+    args = [terms.mark, str(seen), event.request_id, str(hold_nano), str(tokens), *whose]
     return [], [*args, orjson.dumps(event), str(LONGEST_STREAM), str(LEASE_MS), terms.packed]
 
 
@@ -228,7 +230,7 @@ def resume(holds: Iterable[tuple[str, str]]) -> Packed:
 
 def hold_row(event: Event, at_us: int, hold_nano: int, tokens: int, sent: tuple[int, int, int]) -> str:
     """A hold as ADMIT wrote it, for a Redis that has lost it; its buckets are unknown there, so no tokens come back."""
-    facts = f"{hold_nano} {tokens} {at_us} {event.tenant} {event.key} {event.month}"
+    facts = f"{hold_nano} {tokens} {at_us} {event.tenant} {event.key or NO_KEY} {event.month}"
     return f"{sent[0]} {sent[1]} {sent[2]}|{facts}|-;-;-;-|{orjson.dumps(event).decode()}"
 
 

@@ -38,7 +38,8 @@ def choose(prompt: str, contenders: Sequence[Contender]) -> list[tuple[int, int]
     elif len(heads) > 1:
         chosen.append((heads[0], heads[1]))
     distinct = dict.fromkeys(pair for pair in chosen if contenders[pair[0]].text != contenders[pair[1]].text)
-    return [_sided(prompt, contenders, *pair) for pair in distinct]
+    texts = [one.text for one in contenders]
+    return [sided(prompt, texts, *pair) for pair in distinct]
 
 
 def _of_ranked(ranked: list[int]) -> list[tuple[int, int]]:
@@ -57,7 +58,8 @@ def _of_equals(group: list[int]) -> list[tuple[int, int]]:
     return [*pairs, (group[0], group[-1])] if len(group) >= 3 else pairs
 
 
-def _sided(prompt: str, contenders: Sequence[Contender], a: int, b: int) -> tuple[int, int]:
+def sided(prompt: str, texts: Sequence[str], a: int, b: int) -> tuple[int, int]:
+    """Two of `texts` with the one first that their hash says."""
     low, high = min(a, b), max(a, b)
-    both = "\x00".join([prompt, contenders[low].text, contenders[high].text])
+    both = "\x00".join([prompt, texts[low], texts[high]])
     return (low, high) if hashlib.sha256(both.encode()).digest()[0] & 1 else (high, low)

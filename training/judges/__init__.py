@@ -5,6 +5,7 @@ The rule: a judge abstains when it cannot tell, and every opinion is kept with i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Opinion:
     swapped: bool = False
     rationale: str = ""
     cost_nano: int = 0
+    call: str = ""  # of the run's books, where it was paid for
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,25 @@ class Proposal:
     score_a: float | None = None
     score_b: float | None = None
     judge: str = ""
+    steady: bool = True  # every vote of that judge said the same
 
 
 def settle(opinions: Iterable[Opinion]) -> Proposal:
-    """The proposal of the highest ranked judge that did not abstain; a judge whose two orders differ says tie."""
+    """The proposal of the highest ranked judge that did not abstain: what most of its votes say, else a tie.
+
+    One vote of a judge that votes several times is not enough: it has been shown one order only.
+    """
     opinions = list(opinions)
     for source in RANK:
-        said = [opinion for opinion in opinions if opinion.source == source]
-        if said and all(opinion.choice for opinion in said):
-            choices = {opinion.choice for opinion in said}
-            choice = choices.pop() if len(choices) == 1 else Choice.TIE
-            return Proposal(choice, _mean(o.score_a for o in said), _mean(o.score_b for o in said), said[0].judge)
+        votes = [opinion for opinion in opinions if opinion.source == source]
+        said = [opinion for opinion in votes if opinion.choice]
+        if not said or len(said) < min(2, len(votes)):
+            continue
+        choices = Counter(opinion.choice for opinion in said)
+        choice, most = choices.most_common(1)[0]
+        choice = choice if 2 * most > len(said) else Choice.TIE
+        scores = _mean(o.score_a for o in said), _mean(o.score_b for o in said)
+        return Proposal(choice, *scores, said[0].judge, len(choices) == 1)
     return Proposal()
 
 
