@@ -21,7 +21,7 @@ def test_flags_win_over_the_file_and_wrong_ones_are_named(tmp_path, capsys):
 
 
 def test_the_command_serves_with_development_settings_only(settings, monkeypatch):
-    started = []
+    started: list[list[str]] = []
     monkeypatch.setattr(process, "main", started.append)
     with pytest.raises(CommandError, match="development settings only"):
         call_command("fake_anthropic")
